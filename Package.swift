@@ -1,0 +1,62 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target is Swift 6 language mode with warnings as errors.
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+
+/// A target on one floor of the house; `ARCHITECTURE.md` shows the floors, `make check` enforces them.
+func room(_ name: String, on below: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: below, swiftSettings: strict)
+}
+
+func tests(_ name: String, of targets: [Target.Dependency]) -> Target {
+    .testTarget(name: name + "Tests", dependencies: targets + ["DavitTesting"], swiftSettings: strict)
+}
+
+let package = Package(
+    name: "davit",
+    products: [
+        .executable(name: "davit", targets: ["davit"]),
+        .library(name: "Davit", targets: ["Davit"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    ],
+    targets: [
+        // Floor 0: ground.
+        .target(name: "CDavit"),
+        room("HostLinux", on: ["CDavit", .product(name: "SystemPackage", package: "swift-system")]),
+        room("X86Assembler", on: ["CDavit", "HostLinux"]),
+
+        // Floor 1: nouns.
+        room("GuestMemory", on: ["HostLinux"]),
+        room("X86"),
+        room("MachineModel", on: ["GuestMemory", "X86"]),
+
+        // Floor 2: parts.
+        room("DeviceBus", on: ["MachineModel"]),
+        room("Chipset", on: ["MachineModel"]),
+        room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
+        room("ACPITables", on: ["GuestMemory"]),
+        room("BootLoaders", on: ["MachineModel"]),
+        room("SoftEngine", on: ["CDavit", "MachineModel", "X86Assembler", "HostLinux"]),
+
+        // Floor 3: the machine.
+        room(
+            "VMRuntime",
+            on: ["DeviceBus", "Chipset", "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine"]),
+
+        // Floor 4: the product.
+        room("Davit", on: ["VMRuntime"]),
+        room("DavitCommands", on: ["Davit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+
+        // Floor 5: the program.
+        .executableTarget(name: "davit", dependencies: ["DavitCommands"], swiftSettings: strict),
+
+        // Tests.
+        room("DavitTesting", on: ["MachineModel"]),
+        tests("GuestMemory", of: ["GuestMemory"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,8 @@
+// What Swift cannot express: the state layout that emitted code addresses by offset, and a few system interfaces.
+#ifndef CDAVIT_H
+#define CDAVIT_H
+
+#include "davit_cpu.h"
+#include "davit_linux.h"
+
+#endif

@@ -1,0 +1,127 @@
+// The software engine's state of one virtual CPU. It is declared in C because translated code addresses its fields
+// by offset. Only the vCPU's own thread touches it, `exit_request` aside (see there).
+#ifndef DAVIT_CPU_H
+#define DAVIT_CPU_H
+
+#include <stdint.h>
+
+// Index of a segment register in `davit_cpu.segment`: the order of the sreg field (Intel SDM vol. 2, table B-8),
+// then the two system segments.
+enum davit_segment_index {
+    DAVIT_ES, DAVIT_CS, DAVIT_SS, DAVIT_DS, DAVIT_FS, DAVIT_GS, DAVIT_LDTR, DAVIT_TR, DAVIT_SEGMENTS
+};
+
+// A segment register with its hidden part. `attributes` holds bits 40-55 of the descriptor with the limit's bits taken
+// out: type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D/B 14, G 15. `limit` is in bytes, G already applied.
+// A null selector has attributes 0 (P clear).
+typedef struct davit_segment {
+    uint64_t base;
+    uint32_t limit;
+    uint16_t selector;
+    uint16_t attributes;
+} davit_segment;
+
+typedef struct davit_table_register {
+    uint64_t base;
+    uint16_t limit;
+} davit_table_register;
+
+// First-level software TLB: direct mapped, one entry for 4 KiB of linear address space. An access of `size` bytes at
+// `va` hits if `(tag[i] ^ va) <= 4096 - size` with i = (va >> 12) % DAVIT_TLB_ENTRIES: one unsigned compare tests tag and page
+// crossing. The host address is then `va + addend[i]`. An invalid entry has a tag whose index bits are not i. A page without
+// a write tag may still be readable (read-only, clean, or holding translated code); MMIO has neither tag.
+#define DAVIT_TLB_ENTRIES 256
+typedef struct davit_tlb {
+    uint64_t read_tag[DAVIT_TLB_ENTRIES];
+    uint64_t write_tag[DAVIT_TLB_ENTRIES];
+    uint64_t addend[DAVIT_TLB_ENTRIES];
+} davit_tlb;
+
+// One first-level TLB for each set of rights with which data is accessed.
+enum davit_tlb_mode {
+    DAVIT_TLB_USER,        // CPL 3
+    DAVIT_TLB_KERNEL,      // CPL 0-2, SMAP in force
+    DAVIT_TLB_KERNEL_AC,   // CPL 0-2, SMAP off or overridden by EFLAGS.AC
+    DAVIT_TLB_MODES
+};
+
+// Extended state in the standard (non-compacted) XSAVE layout: legacy area 0-511, header 512-575, AVX at 576.
+#define DAVIT_XSAVE_SIZE 1024
+
+#define DAVIT_CPU_PADDING 48
+
+typedef struct davit_cpu {
+    uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
+    uint64_t rip;          // of the instruction being carried out; it moves on only when that is done
+    uint64_t next_rip;     // of the one after it; branches write here
+    uint64_t rflags;       // all of RFLAGS, bit 1 set
+
+    // Volatile for another thread's sake: anybody may set it (atomic OR) to make the vCPU look up at the next
+    // instruction boundary; the vCPU clears what it has served. Bits: enum davit_exit.
+    volatile uint32_t exit_request;
+    uint32_t tlb_mode;     // enum davit_tlb_mode in force for data accesses
+
+    davit_tlb *_Nonnull tlb_current;  // &tlb[tlb_mode]
+    uint32_t cpl;
+    uint32_t code_size;    // default operand size of the code segment in bytes: 2, 4, or 8 for 64-bit mode
+    // Interrupts are held off for one instruction after STI, MOV SS and POP SS (SDM vol. 3, 6.8.3).
+    uint32_t shadow;       // 0 none, 1 STI, 2 MOV/POP SS (which holds off debug traps too)
+
+    davit_segment segment[DAVIT_SEGMENTS];
+    davit_table_register gdtr, idtr;
+    uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
+    uint64_t dr[8];
+
+    // Model-specific registers that the CPU itself obeys; those that are only stored are kept by the engine.
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t tsc_aux, pat, apic_base, misc_enable;
+    uint64_t tsc_offset;   // guest TSC = host TSC + this
+
+    // x87 pointers as the guest sees them (the host's own would name emitted code).
+    uint64_t fpu_ip, fpu_dp;
+    uint32_t fpu_opcode;
+    uint32_t halted;       // in HLT, waiting for an interrupt
+
+    uint64_t instructions; // retired, for --stats and benchmarks
+
+    // Swift does not import over-aligned structs: the owner aligns the whole to a page, the padding aligns this to 64 bytes.
+    uint8_t padding[DAVIT_CPU_PADDING];
+    uint8_t xsave[DAVIT_XSAVE_SIZE];
+    davit_tlb tlb[DAVIT_TLB_MODES];
+    davit_tlb fetch_tlb_user, fetch_tlb_kernel;   // read_tag and addend only
+} davit_cpu;
+_Static_assert(__builtin_offsetof(davit_cpu, xsave) % 64 == 0, "XSAVE needs 64-byte alignment: adjust DAVIT_CPU_PADDING");
+
+// Bits of `exit_request`.
+enum davit_exit {
+    DAVIT_EXIT_STOP = 1,        // somebody wants the vCPU out of run()
+    DAVIT_EXIT_INTERRUPT = 2,   // an interrupt, NMI, INIT or SIPI may be deliverable: look
+    DAVIT_EXIT_SINGLE_STEP = 4, // RFLAGS.TF, a debug register or a trace wants a look after each instruction
+    DAVIT_EXIT_CALL = 8,        // run the calls that other threads left for this vCPU (TLB and code flushes)
+};
+
+// Atomic access to `exit_request`: Swift has no atomics on memory that C laid out.
+static inline void davit_cpu_request(davit_cpu *_Nonnull cpu, uint32_t bits) {
+    __atomic_fetch_or(&cpu->exit_request, bits, __ATOMIC_SEQ_CST);
+}
+static inline void davit_cpu_served(davit_cpu *_Nonnull cpu, uint32_t bits) {
+    __atomic_fetch_and(&cpu->exit_request, ~bits, __ATOMIC_SEQ_CST);
+}
+static inline uint32_t davit_cpu_requests(const davit_cpu *_Nonnull cpu) {
+    return __atomic_load_n(&cpu->exit_request, __ATOMIC_ACQUIRE);
+}
+
+// C arrays come to Swift as tuples; these give their first element.
+static inline uint64_t *_Nonnull davit_cpu_gpr(davit_cpu *_Nonnull cpu) { return cpu->gpr; }
+static inline uint64_t *_Nonnull davit_cpu_dr(davit_cpu *_Nonnull cpu) { return cpu->dr; }
+static inline davit_segment *_Nonnull davit_cpu_segment(davit_cpu *_Nonnull cpu) { return cpu->segment; }
+static inline uint8_t *_Nonnull davit_cpu_xsave(davit_cpu *_Nonnull cpu) { return cpu->xsave; }
+static inline davit_tlb *_Nonnull davit_cpu_tlb(davit_cpu *_Nonnull cpu, uint32_t mode) { return &cpu->tlb[mode]; }
+static inline uint64_t *_Nonnull davit_tlb_read_tag(davit_tlb *_Nonnull tlb) { return tlb->read_tag; }
+static inline uint64_t *_Nonnull davit_tlb_write_tag(davit_tlb *_Nonnull tlb) { return tlb->write_tag; }
+static inline uint64_t *_Nonnull davit_tlb_addend(davit_tlb *_Nonnull tlb) { return tlb->addend; }
+
+static inline uint64_t davit_rdtsc(void) { return __builtin_ia32_rdtsc(); }
+
+#endif

@@ -1,0 +1,15 @@
+// Linux interfaces that glibc does not declare for Swift, or declares as macros.
+#ifndef DAVIT_LINUX_H
+#define DAVIT_LINUX_H
+
+#include <stdint.h>
+
+// memfd_create(2) with MFD_CLOEXEC; a descriptor, or -1 with errno.
+int davit_memfd_create(const char *_Nonnull name);
+
+// futex(2), FUTEX_WAIT_PRIVATE and FUTEX_WAKE_PRIVATE. `timeout_ns` < 0 waits without limit.
+// 0, or -1 with errno (EAGAIN: *word was not `expected`; ETIMEDOUT; EINTR).
+int davit_futex_wait(volatile uint32_t *_Nonnull word, uint32_t expected, int64_t timeout_ns);
+int davit_futex_wake(volatile uint32_t *_Nonnull word, int count);
+
+#endif

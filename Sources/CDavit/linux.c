@@ -1,0 +1,20 @@
+#define _GNU_SOURCE
+#include "davit_linux.h"
+
+#include <linux/futex.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int davit_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
+int davit_futex_wait(volatile uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? NULL : &limit, NULL, 0);
+}
+
+int davit_futex_wake(volatile uint32_t *word, int count) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}

@@ -1,0 +1,35 @@
+/// One input of an interrupt controller. A level-triggered device keeps it raised while it wants service; an edge-triggered one
+/// raises and lowers it. Setting the level it has is harmless. Any thread may call.
+public protocol IRQLine: AnyObject, Sendable {
+    func set(_ level: Bool)
+}
+
+/// A message-signalled interrupt as a local APIC receives it (Intel SDM vol. 3, 10.11): address and data of the write.
+/// An I/O APIC sends the same when a pin fires.
+public struct InterruptMessage: Equatable, Sendable {
+    public var address: UInt64
+    public var data: UInt32
+
+    public init(address: UInt64, data: UInt32) {
+        self.address = address
+        self.data = data
+    }
+}
+
+/// The local APICs of all vCPUs, as chips and devices see them. Any thread may call.
+public protocol LocalAPICBus: AnyObject, Sendable {
+    /// Delivers a message; one that names no vCPU is dropped.
+    func deliver(_ message: InterruptMessage)
+    /// The 8259's INTR output: the boot processor's LINT0 as ExtINT.
+    func setExternalInterrupt(_ level: Bool)
+    /// Who is asked for the vector when a vCPU takes an ExtINT, and told of the end of level-triggered interrupts.
+    func connect(_ source: any InterruptSource)
+}
+
+/// What the local APICs need of the chips behind them. Called on vCPU threads.
+public protocol InterruptSource: AnyObject, Sendable {
+    /// The INTA cycle of the 8259 pair: the vector to deliver.
+    func acknowledgeExternalInterrupt() -> UInt8
+    /// The EOI broadcast for a level-triggered interrupt, to the I/O APIC.
+    func endOfInterrupt(vector: UInt8)
+}
