@@ -118,6 +118,10 @@ static inline uint64_t *_Nonnull davit_cpu_dr(davit_cpu *_Nonnull cpu) { return 
 static inline davit_segment *_Nonnull davit_cpu_segment(davit_cpu *_Nonnull cpu) { return cpu->segment; }
 static inline uint8_t *_Nonnull davit_cpu_xsave(davit_cpu *_Nonnull cpu) { return cpu->xsave; }
 static inline davit_tlb *_Nonnull davit_cpu_tlb(davit_cpu *_Nonnull cpu, uint32_t mode) { return &cpu->tlb[mode]; }
+// `is_kernel` 1: CPL 0-2.
+static inline davit_tlb *_Nonnull davit_cpu_fetch_tlb(davit_cpu *_Nonnull cpu, uint32_t is_kernel) {
+    return is_kernel ? &cpu->fetch_tlb_kernel : &cpu->fetch_tlb_user;
+}
 static inline uint64_t *_Nonnull davit_tlb_read_tag(davit_tlb *_Nonnull tlb) { return tlb->read_tag; }
 static inline uint64_t *_Nonnull davit_tlb_write_tag(davit_tlb *_Nonnull tlb) { return tlb->write_tag; }
 static inline uint64_t *_Nonnull davit_tlb_addend(davit_tlb *_Nonnull tlb) { return tlb->addend; }

@@ -16,7 +16,24 @@ final class Interpreter {
     let memory: GuestMemory
     let io: any GuestIO
 
-    init(memory: GuestMemory, io: any GuestIO) {
+    /// What only the interpreter needs; owned by this object.
+    let system: UnsafeMutablePointer<SystemState>
+    /// Second-level TLB, `TranslationEntry.count` entries, and the current generation of each PCID; owned by this object.
+    let translations: UnsafeMutablePointer<TranslationEntry>
+    let pcidGenerations: UnsafeMutablePointer<UInt64>
+    /// A first-level TLB that is never filled; see `updateMode`.
+    let emptyTLB: UnsafeMutablePointer<davit_tlb>
+    /// Where cached code stands in RAM; shared by all vCPUs.
+    let code: CodeMap
+    /// `memory.base`, the end of RAM below the hole, and the size of RAM above it.
+    let ramBase: UnsafeMutableRawPointer
+    let lowRAMEnd: UInt64
+    let highRAMSize: UInt64
+    /// MAXPHYADDR: page table entries with higher address bits set are reserved.
+    let physicalAddressBits: UInt64
+
+    /// `code` is the map that this vCPU shares with others.
+    init(memory: GuestMemory, io: any GuestIO, code: CodeMap, physicalAddressBits: UInt64 = 46) {
         let raw = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<davit_cpu>.stride, alignment: 4096)
         raw.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_cpu>.stride)
         cpu = raw.bindMemory(to: davit_cpu.self, capacity: 1)
@@ -24,10 +41,41 @@ final class Interpreter {
         segments = davit_cpu_segment(cpu)
         self.memory = memory
         self.io = io
+        self.code = code
+        self.physicalAddressBits = physicalAddressBits
+        system = .allocate(capacity: 1)
+        system.initialize(to: SystemState())
+        translations = .allocate(capacity: TranslationEntry.count)
+        translations.initialize(
+            repeating: TranslationEntry(tag: 0, translation: 0, generation: 0, unused: 0),
+            count: TranslationEntry.count)
+        pcidGenerations = .allocate(capacity: 4096)
+        pcidGenerations.initialize(repeating: 1, count: 4096)
+        let empty = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<davit_tlb>.stride, alignment: 64)
+        empty.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_tlb>.stride)
+        emptyTLB = empty.bindMemory(to: davit_tlb.self, capacity: 1)
+        Self.empty(emptyTLB)
+        ramBase = memory.base
+        lowRAMEnd = memory.regions[0].size
+        highRAMSize = memory.regions.count > 1 ? memory.regions[1].size : 0
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)
+        flushFirstLevel()
+        updateMode()
     }
 
-    deinit { cpu.deallocate() }
+    /// An interpreter with RAM to itself, as tests want it.
+    convenience init(memory: GuestMemory, io: any GuestIO) {
+        guard let code = CodeMap(span: memory.span) else { fatalError("no address space for the map of cached code") }
+        self.init(memory: memory, io: io, code: code)
+    }
+
+    deinit {
+        cpu.deallocate()
+        system.deallocate()
+        translations.deallocate()
+        pcidGenerations.deallocate()
+        emptyTLB.deallocate()
+    }
 
     /// 64-bit mode: CS.L in long mode.
     @inline(__always) var is64Bit: Bool { cpu.pointee.code_size == 8 }

@@ -40,6 +40,61 @@ extension Interpreter {
     }
 
     func legacyLinearAddress(segment: UInt8, offset: UInt64, size: UInt64, write: Bool) throws(GuestFault) -> UInt64 {
-        (segments[Int(segment)].base &+ offset) & 0xFFFF_FFFF
+        let register = segments[Int(segment)]
+        let attributes = register.attributes
+        // In real and v8086 mode the type is not looked at.
+        if cpu.pointee.cr0 & CR0.PE != 0 && cpu.pointee.rflags & RFLAGS.VM == 0 {
+            let isCode = attributes & SegmentAttributes.code != 0
+            let isAllowed =
+                attributes & SegmentAttributes.present != 0
+                && (write
+                    ? !isCode && attributes & SegmentAttributes.writable != 0
+                    : !isCode || attributes & SegmentAttributes.readable != 0)
+            guard isAllowed else { throw GuestFault(segment == 2 ? .SS : .GP, errorCode: 0) }
+        }
+        guard register.contains(offset: offset, size: size) else {
+            throw GuestFault(segment == 2 ? .SS : .GP, errorCode: 0)
+        }
+        return (register.base &+ offset) & 0xFFFF_FFFF
     }
+}
+
+/// Bits of `davit_segment.attributes` (Intel SDM vol. 3, 3.4.5).
+enum SegmentAttributes {
+    static let accessed: UInt16 = 1 << 0
+    /// Of data segments.
+    static let writable: UInt16 = 1 << 1
+    /// Of code segments.
+    static let readable: UInt16 = 1 << 1
+    /// Of data segments: expand-down.
+    static let expandDown: UInt16 = 1 << 2
+    /// Of code segments.
+    static let conforming: UInt16 = 1 << 2
+    static let code: UInt16 = 1 << 3
+    /// S: code or data, not a system segment.
+    static let application: UInt16 = 1 << 4
+    static let present: UInt16 = 1 << 7
+    static let long: UInt16 = 1 << 13
+    /// D or B.
+    static let big: UInt16 = 1 << 14
+    static let granular: UInt16 = 1 << 15
+}
+
+extension davit_segment {
+    /// All `size` bytes at `offset` lie within the limit (SDM vol. 3, 5.3).
+    @inline(__always)
+    func contains(offset: UInt64, size: UInt64) -> Bool {
+        let last = offset &+ (size &- 1)
+        if attributes & (SegmentAttributes.code | SegmentAttributes.expandDown) == SegmentAttributes.expandDown {
+            let top: UInt64 = attributes & SegmentAttributes.big != 0 ? 0xFFFF_FFFF : 0xFFFF
+            return offset > UInt64(limit) && last <= top && last >= offset
+        }
+        // A flat segment of 4 GiB has no limit: accesses at its end wrap.
+        return limit == UInt32.max || last <= UInt64(limit) && last >= offset
+    }
+
+    @inline(__always) var dpl: UInt32 { UInt32(attributes >> 5 & 3) }
+    /// Type and S: bits 0-4 of the attributes.
+    @inline(__always) var type: UInt16 { attributes & 0x1F }
+    @inline(__always) var isPresent: Bool { attributes & SegmentAttributes.present != 0 }
 }

@@ -1,0 +1,168 @@
+import CDavit
+import X86
+
+// The TLBs of one vCPU. First level: `davit_cpu.tlb` and `fetch_tlb_*`, probed inline. Second level: `translations`, tagged
+// with PCIDs, so that a switch of address spaces empties the first level only.
+extension Interpreter {
+    private static var indexMask: UInt64 { UInt64(DAVIT_TLB_ENTRIES) &- 1 }
+
+    // MARK: Second level
+
+    @inline(__always)
+    private func translationSlot(_ linear: UInt64) -> UnsafeMutablePointer<TranslationEntry> {
+        let page = linear >> 12
+        return translations + Int(truncatingIfNeeded: (page ^ page >> 11) & UInt64(TranslationEntry.count &- 1))
+    }
+
+    func cachedTranslation(_ linear: UInt64) -> UInt64? {
+        let slot = translationSlot(linear)
+        let difference = slot.pointee.tag ^ linear
+        guard difference >> 12 == 0 else { return nil }
+        if slot.pointee.translation & PageRights.global != 0 {
+            return slot.pointee.generation == system.pointee.globalGeneration ? slot.pointee.translation : nil
+        }
+        let pcid = system.pointee.pcid
+        return slot.pointee.tag & 0xFFF == pcid && slot.pointee.generation == pcidGenerations[Int(pcid)]
+            ? slot.pointee.translation : nil
+    }
+
+    func cacheTranslation(_ translation: UInt64, linear: UInt64) {
+        let pcid = system.pointee.pcid
+        let generation =
+            translation & PageRights.global != 0 ? system.pointee.globalGeneration : pcidGenerations[Int(pcid)]
+        translationSlot(linear).pointee = TranslationEntry(
+            tag: linear & ~0xFFF | pcid, translation: translation, generation: generation, unused: 0)
+        if translation & PageRights.large != 0 { system.pointee.largeRegions |= regionBit(linear >> 22) }
+        if translation & PageRights.huge != 0 { system.pointee.hugeRegions |= regionBit(linear >> 30) }
+    }
+
+    @inline(__always)
+    private func regionBit(_ region: UInt64) -> UInt64 { 1 << ((region ^ region >> 6 ^ region >> 12) & 63) }
+
+    // MARK: First level
+
+    /// Enters a page of RAM into the first level of `mode`, with the tags that its rights allow. A page with cached code gets no
+    /// write tag, what is not RAM neither.
+    func fillTLB(linear: UInt64, translation: UInt64, mode: UInt32) {
+        let physical = translation & ~PageRights.mask
+        guard let host = hostAddress(physical: physical), physical != system.pointee.apicPage else { return }
+        let page = linear & ~0xFFF
+        let i = Int(page >> 12 & Self.indexMask)
+        let invalid = Self.invalidTag(i)
+        let tlb = davit_cpu_tlb(cpu, mode)
+        let isWritable =
+            translation & PageRights.dirty != 0 && permits(translation, mode: mode, kind: .write)
+            && code.isPlain(page: physical)
+        davit_tlb_read_tag(tlb)[i] = permits(translation, mode: mode, kind: .read) ? page : invalid
+        davit_tlb_write_tag(tlb)[i] = isWritable ? page : invalid
+        davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
+    }
+
+    func fillFetchTLB(_ tlb: UnsafeMutablePointer<davit_tlb>, linear: UInt64, host: UnsafeMutableRawPointer) {
+        let page = linear & ~0xFFF
+        let i = Int(page >> 12 & Self.indexMask)
+        davit_tlb_read_tag(tlb)[i] = page
+        davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
+    }
+
+    /// A tag that no address with index `i` matches.
+    @inline(__always)
+    static func invalidTag(_ i: Int) -> UInt64 { (UInt64(truncatingIfNeeded: i) ^ 1) << 12 }
+
+    /// Empties the first level.
+    func flushFirstLevel() {
+        for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) { Self.empty(davit_cpu_tlb(cpu, mode)) }
+        Self.empty(davit_cpu_fetch_tlb(cpu, 0))
+        Self.empty(davit_cpu_fetch_tlb(cpu, 1))
+    }
+
+    static func empty(_ tlb: UnsafeMutablePointer<davit_tlb>) {
+        let read = davit_tlb_read_tag(tlb)
+        let write = davit_tlb_write_tag(tlb)
+        for i in 0..<Int(DAVIT_TLB_ENTRIES) {
+            read[i] = invalidTag(i)
+            write[i] = invalidTag(i)
+        }
+    }
+
+    /// Empties everything: global pages and all PCIDs.
+    func flushTLB() {
+        system.pointee.globalGeneration &+= 1
+        for pcid in 0..<4096 { pcidGenerations[pcid] &+= 1 }
+        system.pointee.largeRegions = 0
+        system.pointee.hugeRegions = 0
+        flushFirstLevel()
+    }
+
+    /// Empties what is not global of one PCID.
+    func flushTLB(pcid: UInt64) {
+        pcidGenerations[Int(pcid & 0xFFF)] &+= 1
+        if pcid == system.pointee.pcid { flushFirstLevel() }
+    }
+
+    /// INVLPG: the page in this address space, global or not.
+    func flushTLB(page linear: UInt64) {
+        if system.pointee.largeRegions & regionBit(linear >> 22) != 0 {
+            dropTranslations(of: PageRights.large, sharing: linear >> 22, shift: 22)
+        }
+        if system.pointee.hugeRegions & regionBit(linear >> 30) != 0 {
+            dropTranslations(of: PageRights.huge, sharing: linear >> 30, shift: 30)
+        }
+        let slot = translationSlot(linear)
+        if (slot.pointee.tag ^ linear) >> 12 == 0 { slot.pointee.generation = 0 }
+        let i = Int(linear >> 12 & Self.indexMask)
+        for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) {
+            davit_tlb_read_tag(davit_cpu_tlb(cpu, mode))[i] = Self.invalidTag(i)
+            davit_tlb_write_tag(davit_cpu_tlb(cpu, mode))[i] = Self.invalidTag(i)
+        }
+        davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 0))[i] = Self.invalidTag(i)
+        davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 1))[i] = Self.invalidTag(i)
+    }
+
+    private func dropTranslations(of size: UInt64, sharing region: UInt64, shift: UInt64) {
+        for i in 0..<TranslationEntry.count
+        where translations[i].translation & size != 0 && translations[i].tag >> shift == region {
+            translations[i].generation = 0
+        }
+        flushFirstLevel()
+    }
+
+    /// Drops the write tags of a physical page, by whatever linear address it is reached: its code is about to be cached.
+    func dropWriteTags(physical page: UInt64) {
+        guard let host = hostAddress(physical: page) else { return }
+        let target = UInt64(UInt(bitPattern: host))
+        for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) {
+            let tlb = davit_cpu_tlb(cpu, mode)
+            let tags = davit_tlb_write_tag(tlb)
+            let addends = davit_tlb_addend(tlb)
+            for i in 0..<Int(DAVIT_TLB_ENTRIES) where tags[i] &+ addends[i] == target {
+                tags[i] = Self.invalidTag(i)
+            }
+        }
+    }
+
+    // MARK: The mode in force
+
+    /// To be called when CPL, EFLAGS.AC, CR0.AM or CR4.SMAP has changed: chooses the TLB that data accesses probe.
+    /// Where alignment is checked that is one which stays empty, so that every access takes the slow path.
+    func updateMode() {
+        let isUser = cpu.pointee.cpl == 3
+        let hasAC = cpu.pointee.rflags & RFLAGS.AC != 0
+        let mode: davit_tlb_mode =
+            isUser
+            ? DAVIT_TLB_USER : cpu.pointee.cr4 & CR4.SMAP != 0 && !hasAC ? DAVIT_TLB_KERNEL : DAVIT_TLB_KERNEL_AC
+        cpu.pointee.tlb_mode = mode.rawValue
+        cpu.pointee.tlb_current =
+            isUser && hasAC && cpu.pointee.cr0 & CR0.AM != 0 ? emptyTLB : davit_cpu_tlb(cpu, mode.rawValue)
+    }
+
+    /// Data accesses are checked for alignment: CPL 3, CR0.AM and EFLAGS.AC.
+    @inline(__always)
+    var checksAlignment: Bool { cpu.pointee.tlb_current == emptyTLB }
+
+    /// The mode of accesses that the CPU makes to descriptor tables and task states: supervisor, EFLAGS.AC without a say.
+    @inline(__always)
+    var systemMode: UInt32 {
+        cpu.pointee.cr4 & CR4.SMAP != 0 ? DAVIT_TLB_KERNEL.rawValue : DAVIT_TLB_KERNEL_AC.rawValue
+    }
+}
