@@ -29,7 +29,7 @@ struct Instruction: BitwiseCopyable {
 
     /// Base register 0-15, `Instruction.noRegister`, or `Instruction.ripRegister`.
     var base: UInt8 = Instruction.noRegister
-    /// Index register 0-15, or `Instruction.noRegister`.
+    /// Index register 0-15, or `Instruction.noRegister`. For `.gather` it is the vector register of the VSIB byte.
     var index: UInt8 = Instruction.noRegister
     /// Shift count of the index: 0-3.
     var scale: UInt8 = 0
@@ -40,11 +40,17 @@ struct Instruction: BitwiseCopyable {
 
     /// Sign-extended; for moffs the absolute offset.
     var displacement: Int64 = 0
-    /// Sign-extended to 64 bits where the instruction extends it; branch targets are relative to the next instruction.
+    /// Immediates that are narrower than the largest operand size (the ib and iz forms of arithmetic, MOV, PUSH, IMUL) are
+    /// sign-extended to 64 bits whatever the operand size; so are branch displacements, which are relative to the next
+    /// instruction. Counts, ports, vectors, selectors, the operands of byte instructions and of MOV B8-BF are zero-extended.
     var immediate: Int64 = 0
+    /// Index of the row of `OpcodeTable` that this came from: its `shape`, name, feature and group. 0 for `.invalid`.
+    var entry: UInt16 = 0
     /// ENTER's nesting level, a far pointer's selector, or EXTRQ/INSERTQ's second immediate.
     var immediate2: UInt16 = 0
 
+    /// In bytes (SDM vol. 2, 2.3.11).
+    static let maximumLength = 15
     static let noRegister: UInt8 = 0xFF
     static let ripRegister: UInt8 = 16
 

@@ -51,6 +51,8 @@ enum Operation: UInt16 {
     case invlpg, invpcid, invd, wbinvd, clflush, prefetch, fence, swapgs
     case rdfsbase, rdgsbase, wrfsbase, wrgsbase
     case monitor, mwait, vmcall, vmmcall
+    /// CLZERO: zeroes the cache line at rAX in the segment of `Instruction.segment`.
+    case clzero
     case xgetbv, xsetbv, xsave, xsavec, xsaveopt, xsaves, xrstor, xrstors, fxsave, fxrstor
     case ldmxcsr, stmxcsr, emms, fwait
 
