@@ -14,6 +14,9 @@ struct OpcodeTable: Sendable {
     private init() {
         var builder = OpcodeTableBuilder()
         builder.addArithmetic()
+        builder.addDataMovement()
+        builder.addControlFlow()
+        builder.addSystem()
         entries = UnsafeBufferPointer(start: builder.entries, count: builder.count)
         heads = UnsafePointer(builder.heads)
     }

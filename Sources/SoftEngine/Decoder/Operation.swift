@@ -16,6 +16,8 @@ enum Operation: UInt16 {
     case adcx, adox, andn, bextr, blsr, blsmsk, blsi, bzhi, mulx, pdep, pext, rorx, sarx, shlx, shrx, crc32
 
     // Data movement.
+    // MOVZX and MOVSX: the source is a byte if the opcode is even, else a word. MOVSXD: a doubleword, a word if `operandSize` is 2.
+    // CRC32: `operandSize` is the source's; the destination is 8 bytes wide under `.w`, else 4.
     case mov, movzx, movsx, movsxd, movbe, movnti, lea, xchg, xadd, cmpxchg, cmpxchg8b, cmpxchg16b
     /// CBW/CWDE/CDQE and CWD/CDQ/CQO, by operand size.
     case cbw, cwd
