@@ -38,8 +38,8 @@ let package = Package(
         room("DeviceBus", on: ["MachineModel"]),
         room("Chipset", on: ["MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
-        room("ACPITables", on: ["GuestMemory"]),
-        room("BootLoaders", on: ["MachineModel"]),
+        room("ACPITables", on: ["MachineModel", "GuestMemory"]),
+        room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
         room("SoftEngine", on: ["CDavit", "MachineModel", "X86Assembler", "HostLinux"]),
 
         // Floor 3: the machine.
@@ -57,6 +57,7 @@ let package = Package(
         // Tests.
         room("DavitTesting", on: ["MachineModel"]),
         tests("GuestMemory", of: ["GuestMemory"]),
+        tests("BootLoaders", of: ["BootLoaders"]),
     ],
     swiftLanguageModes: [.v6]
 )
