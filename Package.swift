@@ -58,6 +58,7 @@ let package = Package(
         room("DavitTesting", on: ["MachineModel"]),
         tests("GuestMemory", of: ["GuestMemory"]),
         tests("BootLoaders", of: ["BootLoaders"]),
+        tests("X86Assembler", of: ["X86Assembler"]),
     ],
     swiftLanguageModes: [.v6]
 )
