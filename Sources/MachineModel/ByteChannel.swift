@@ -1,10 +1,13 @@
 /// A two-way stream of bytes, such as the far end of a serial line. Any thread may call.
+///
+/// Receiver and writable callback run on the channel's own thread with none of its locks held, never from inside `write`.
 public protocol ByteChannel: AnyObject, Sendable {
-    /// Hands bytes to the far end. Returns how many it took; the rest are dropped or offered again when `onWritable` is called.
+    /// Hands bytes to the far end without blocking. Returns how many it took; after fewer than all it says when it has room again.
     func write(_ bytes: UnsafeRawBufferPointer) -> Int
-    /// Who is told of bytes that come in, on the channel's own thread. It returns how many it took; the rest is offered again after
-    /// `resumeReading`.
+    /// Who is told that a channel which has refused bytes will take some again.
+    func onWritable(_ callback: (@Sendable () -> Void)?)
+    /// Who is told of bytes that come in. It returns how many it took; the rest is offered again after `resumeReading`.
     func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?)
-    /// The receiver has room again.
+    /// The receiver has room again. May call the receiver before it returns.
     func resumeReading()
 }
