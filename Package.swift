@@ -59,6 +59,7 @@ let package = Package(
         tests("GuestMemory", of: ["GuestMemory"]),
         tests("BootLoaders", of: ["BootLoaders"]),
         tests("X86Assembler", of: ["X86Assembler"]),
+        tests("DeviceBus", of: ["DeviceBus"]),
     ],
     swiftLanguageModes: [.v6]
 )
