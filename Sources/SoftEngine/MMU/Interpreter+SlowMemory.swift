@@ -179,3 +179,10 @@ extension Interpreter {
         io.writeMMIO(GuestPhysicalAddress(address), width: width, value: value)
     }
 }
+
+extension Interpreter {
+    /// `hostPointerForWrite` without a TLB hit.
+    func slowHostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
+        throw GuestFault(.PF, errorCode: 0)
+    }
+}
