@@ -2,6 +2,7 @@
 #ifndef CDAVIT_H
 #define CDAVIT_H
 
+#include "davit_alu.h"
 #include "davit_atomic.h"
 #include "davit_cpu.h"
 #include "davit_linux.h"

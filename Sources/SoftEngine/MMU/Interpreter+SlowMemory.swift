@@ -54,9 +54,8 @@ extension Interpreter {
         writePhysical(second & ~PageRights.mask, size: size &- room, value >> UInt64(room &* 8))
     }
 
-    /// The host address of `size` bytes for an atomic update, checked for writing; nil if they are not plain RAM inside one page: then
-    /// load and store. The write is taken to happen before the instruction ends.
-    func hostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
+    /// `hostPointerForWrite` without a TLB hit. The write is taken to happen before the instruction ends.
+    func slowHostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let mode = cpu.pointee.tlb_mode
         let translation = try translate(linear, mode: mode, kind: .write)
         let crosses = Int(truncatingIfNeeded: linear & 0xFFF) &+ size > 4096
@@ -177,12 +176,5 @@ extension Interpreter {
 
     private func writeDevice(_ address: UInt64, width: AccessWidth, _ value: UInt64) {
         io.writeMMIO(GuestPhysicalAddress(address), width: width, value: value)
-    }
-}
-
-extension Interpreter {
-    /// `hostPointerForWrite` without a TLB hit.
-    func slowHostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
-        throw GuestFault(.PF, errorCode: 0)
     }
 }

@@ -5,8 +5,8 @@ import CDavit
 extension Interpreter {
     /// Asks for write access to `size` bytes (1 to 64) at a linear address with the rights of the current privilege level.
     ///
-    /// Returns where they stand in the host, good until the next access to memory, with the page already marked dirty and code
-    /// translated from it forgotten. Returns nil where access is granted but no one host pointer leads there: the access
+    /// Returns where they stand in the host, good until the next access to memory and to be written before the instruction ends.
+    /// Returns nil where access is granted but no one host pointer leads there: the access
     /// crosses a page, or is MMIO; `load` and `store` then do not fault.
     @inline(__always)
     func hostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
