@@ -30,26 +30,36 @@ let package = Package(
         room("X86Assembler", on: ["CDavit", "HostLinux"]),
 
         // Floor 1: nouns.
-        room("GuestMemory", on: ["HostLinux"]),
+        room("GuestMemory", on: ["CDavit", "HostLinux"]),
         room("X86"),
         room("MachineModel", on: ["GuestMemory", "X86"]),
 
         // Floor 2: parts.
-        room("DeviceBus", on: ["MachineModel"]),
-        room("Chipset", on: ["MachineModel"]),
+        room("DeviceBus", on: ["GuestMemory", "MachineModel"]),
+        room("Chipset", on: ["GuestMemory", "MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
-        room("SoftEngine", on: ["CDavit", "MachineModel", "X86Assembler", "HostLinux"]),
+        room(
+            "SoftEngine",
+            on: ["CDavit", "HostLinux", "X86Assembler", "GuestMemory", "X86", "MachineModel"]),
 
         // Floor 3: the machine.
         room(
             "VMRuntime",
-            on: ["DeviceBus", "Chipset", "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine"]),
+            on: [
+                "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "ConsoleBackends",
+                "ACPITables", "BootLoaders", "SoftEngine",
+            ]),
 
         // Floor 4: the product.
-        room("Davit", on: ["VMRuntime"]),
-        room("DavitCommands", on: ["Davit", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+        room("Davit", on: ["HostLinux", "MachineModel", "VMRuntime"]),
+        room(
+            "DavitCommands",
+            on: [
+                "Davit", "MachineModel", "VMRuntime",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
 
         // Floor 5: the program.
         .executableTarget(name: "davit", dependencies: ["DavitCommands"], swiftSettings: strict),

@@ -2,9 +2,11 @@
 #include "davit_linux.h"
 
 #include <linux/futex.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,4 +19,11 @@ int davit_futex_wait(volatile uint32_t *word, uint32_t expected, int64_t timeout
 
 int davit_futex_wake(volatile uint32_t *word, int count) {
     return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+void davit_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+uint64_t davit_host_memory(void) {
+    struct sysinfo host;
+    return sysinfo(&host) == 0 ? (uint64_t)host.totalram * host.mem_unit : 0;
 }

@@ -15,7 +15,9 @@ public struct NotRAM: Error, Equatable, Sendable, CustomStringConvertible {
 extension GuestMemory {
     /// Reads a plain value; no alignment is needed.
     @inlinable
-    public func read<Value: BitwiseCopyable>(_ type: Value.Type, at address: GuestPhysicalAddress) throws(NotRAM) -> Value {
+    public func read<Value: BitwiseCopyable>(_ type: Value.Type, at address: GuestPhysicalAddress) throws(NotRAM)
+        -> Value
+    {
         let count = UInt64(MemoryLayout<Value>.size)
         guard let place = pointer(at: address, count: count) else { throw NotRAM(address: address, count: count) }
         // Safe: `place` is `count` bytes of mapped RAM, and any bytes are a value of a BitwiseCopyable integer or C struct.

@@ -45,7 +45,9 @@ public final class GuestMemory: Sendable {
 
     /// Reserves and maps `size` bytes of RAM, a multiple of the page size above zero. Pages are allocated when first touched.
     public init(size: UInt64) throws(SystemError) {
-        guard size > 0, size % Self.pageSize == 0, size < 1 << 46 else { throw SystemError("memfd_create", code: EINVAL) }
+        guard size > 0, size % Self.pageSize == 0, size < 1 << 46 else {
+            throw SystemError("memfd_create", code: EINVAL)
+        }
         let low = min(size, Self.holeStart)
         var regions = [Region(start: GuestPhysicalAddress(0), size: low, fileOffset: 0)]
         if size > low {

@@ -1,1 +1,4 @@
-print("davit")
+import DavitCommands
+import Glibc
+
+exit(DavitCommand.run(Array(CommandLine.arguments.dropFirst())))

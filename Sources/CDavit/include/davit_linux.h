@@ -3,6 +3,8 @@
 #define DAVIT_LINUX_H
 
 #include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 // memfd_create(2) with MFD_CLOEXEC; a descriptor, or -1 with errno.
 int davit_memfd_create(const char *_Nonnull name);
@@ -11,5 +13,11 @@ int davit_memfd_create(const char *_Nonnull name);
 // 0, or -1 with errno (EAGAIN: *word was not `expected`; ETIMEDOUT; EINTR).
 int davit_futex_wait(volatile uint32_t *_Nonnull word, uint32_t expected, int64_t timeout_ns);
 int davit_futex_wake(volatile uint32_t *_Nonnull word, int count);
+
+// Names the calling thread; at most 15 bytes.
+void davit_name_thread(const char *_Nonnull name);
+
+// The host's RAM in bytes; 0 if it cannot be told.
+uint64_t davit_host_memory(void);
 
 #endif

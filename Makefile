@@ -1,0 +1,35 @@
+# Everything is also described in CONTRIBUTING.md.
+SWIFT ?= swift
+RELEASE = $(SWIFT) build -c release --static-swift-stdlib
+DAVIT = .build/release/davit
+
+.PHONY: build run test bench fuzz format check setup clean
+
+build:
+	$(RELEASE) --product davit
+
+# Boots Debian's cloud kernel; you end at a shell inside the guest. `poweroff -f` there ends it.
+run: setup build
+	@scripts/run
+
+test: setup build
+	scripts/test
+
+bench: setup build
+	scripts/bench
+
+# Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n.
+fuzz:
+	scripts/fuzz
+
+format:
+	swift format -i -r Package.swift Sources Tests
+
+check:
+	scripts/check
+
+setup:
+	@scripts/setup
+
+clean:
+	rm -rf .build

@@ -1,0 +1,109 @@
+import Glibc
+import HostLinux
+import MachineModel
+import Synchronization
+
+/// A serial line's far end on host descriptors: a terminal, a pipe or a file.
+///
+/// Output is never lost: when the reader is slow and 1 MiB is on its way, the guest waits. Input waits for the guest, too; of a
+/// terminal's, what the guest leaves lying beyond 64 KiB is dropped, so that Ctrl-A is still noticed.
+public final class StreamChannel: ByteChannel {
+    private struct Input {
+        var receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?
+        var pending: [UInt8] = []
+        var escape = EscapeSequence()
+    }
+
+    private static let inputLimit = 1 << 16
+
+    private let loop: EventLoop
+    private let inputDescriptor: Int32?
+    private let output: OutputQueue
+    /// Set for a terminal: keys after Ctrl-A go here.
+    private let onCommand: (@Sendable (ConsoleCommand) -> Void)?
+    /// Guards what came in; not held while the receiver is called. Only the loop's thread takes bytes out.
+    private let input = Mutex(Input())
+
+    /// Descriptors stay open as long as the process; `input` nil means that nothing ever comes in. `onOutputFailure` is told once
+    /// when nothing more can be written.
+    public init(
+        loop: EventLoop, input: Int32?, output: Int32, onCommand: (@Sendable (ConsoleCommand) -> Void)? = nil,
+        onOutputFailure: @escaping @Sendable (SystemError) -> Void
+    ) throws(SystemError) {
+        self.loop = loop
+        self.inputDescriptor = input
+        self.onCommand = onCommand
+        self.output = try OutputQueue(descriptor: output, onFailure: onOutputFailure)
+        if let input { try loop.watch(input) { [unowned self] in receive(from: input) } }
+    }
+
+    public func write(_ bytes: UnsafeRawBufferPointer) -> Int {
+        output.append(bytes)
+        return bytes.count
+    }
+
+    public func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {
+        input.withLock { $0.receiver = receiver }
+        resumeReading()
+    }
+
+    public func resumeReading() {
+        loop.perform { [weak self] in self?.deliver() }
+    }
+
+    /// Lets nobody wait for a slow reader any more, because the machine has been asked to stop at once.
+    public func hurry() { output.hurry() }
+
+    /// Ends input, and waits until all output is written; once hurried, for half a second at most.
+    public func close() {
+        if let inputDescriptor { loop.forget(inputDescriptor) }
+        input.withLock { $0.receiver = nil }
+        output.flush()
+        output.close()
+    }
+
+    private func receive(from descriptor: Int32) {
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        let count = read(descriptor, &buffer, buffer.count)
+        if count < 0 && (errno == EINTR || errno == EAGAIN) { return }
+        guard count > 0 else {
+            // End of file, or the terminal is gone; the guest goes on without input.
+            loop.forget(descriptor)
+            return
+        }
+        var commands: [ConsoleCommand] = []
+        input.withLock { input in
+            guard onCommand != nil else { return input.pending.append(contentsOf: buffer[..<count]) }
+            for byte in buffer[..<count] {
+                let taken = input.escape.take(byte)
+                if let byte = taken.guest, input.pending.count < Self.inputLimit { input.pending.append(byte) }
+                if let command = taken.command { commands.append(command) }
+            }
+        }
+        for command in commands { obey(command) }
+        deliver()
+    }
+
+    private func obey(_ command: ConsoleCommand) {
+        if command == .help {
+            let text = Array(("\n" + EscapeSequence.help).replacing("\n", with: "\r\n").utf8)
+            text.withUnsafeBytes { output.append($0) }
+        } else {
+            onCommand?(command)
+        }
+    }
+
+    /// Offers the receiver what has come in. Loop's thread only.
+    private func deliver() {
+        let (receiver, bytes) = input.withLock { ($0.receiver, $0.pending) }
+        var isEmpty = bytes.isEmpty
+        if let receiver, !bytes.isEmpty {
+            let taken = bytes.withUnsafeBytes { receiver($0) }
+            isEmpty = input.withLock { input in
+                input.pending.removeFirst(min(max(taken, 0), bytes.count))
+                return input.pending.isEmpty
+            }
+        }
+        if let inputDescriptor, onCommand == nil { loop.setEnabled(isEmpty, for: inputDescriptor) }
+    }
+}

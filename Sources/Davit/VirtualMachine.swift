@@ -1,0 +1,85 @@
+import HostLinux
+import Synchronization
+import VMRuntime
+
+/// A virtual machine: made from a configuration, started once.
+///
+///     let machine = try VirtualMachine(configuration)
+///     try await machine.start()
+///     let outcome = try await machine.outcome
+public final class VirtualMachine: Sendable {
+    public enum State: Equatable, Sendable {
+        case ready
+        case running
+        case ended
+    }
+
+    private struct Progress {
+        var state = State.ready
+        var result: Result<MachineOutcome, MachineError>?
+        var waiting: [CheckedContinuation<MachineOutcome, any Error>] = []
+    }
+
+    private let machine: Machine
+    /// Guards how far the machine has come.
+    private let progress = Mutex(Progress())
+
+    /// Takes the host's resources: memory, serial attachments. Lines for the user go to `log`.
+    public init(_ configuration: VirtualMachineConfiguration, log: Log = Log()) throws(MachineError) {
+        machine = try Machine(configuration.machine, log: log)
+    }
+
+    public var state: State { progress.withLock { $0.state } }
+
+    /// Starts the guest on threads of its own. To be called once.
+    public func start() throws(MachineError) {
+        do throws(SystemError) {
+            _ = try HostThread(name: "davit-machine") { [self] in _ = try? run() }
+        } catch {
+            throw MachineError(.host, "the machine gets no thread: \(error)")
+        }
+    }
+
+    /// Runs the guest until it ends, while the calling thread waits. To be called once, instead of `start`.
+    public func run() throws(MachineError) -> MachineOutcome {
+        progress.withLock { $0.state = .running }
+        let result: Result<MachineOutcome, MachineError>
+        do throws(MachineError) { result = .success(try machine.run()) } catch { result = .failure(error) }
+        let waiting = progress.withLock { progress in
+            progress.state = .ended
+            progress.result = result
+            let waiting = progress.waiting
+            progress.waiting = []
+            return waiting
+        }
+        for continuation in waiting { continuation.resume(with: result) }
+        return try result.get()
+    }
+
+    /// How the run ended; waits for its end.
+    public var outcome: MachineOutcome {
+        get async throws {
+            try await withCheckedThrowingContinuation { continuation in
+                let result = progress.withLock { progress in
+                    if progress.result == nil { progress.waiting.append(continuation) }
+                    return progress.result
+                }
+                if let result { continuation.resume(with: result) }
+            }
+        }
+    }
+
+    /// Stops the guest as by pulling the plug, and waits for its end.
+    @discardableResult
+    public func stop() async throws -> MachineOutcome {
+        requestStop()
+        return try await outcome
+    }
+
+    /// Stops the guest as by pulling the plug, soon. Any thread may call.
+    public func requestStop() { machine.requestStop(.requested) }
+
+    /// From here on SIGINT, SIGTERM, SIGHUP and SIGQUIT stop this machine, and a second one ends the process at once.
+    /// For programs that are one machine; to be called at most once in a process.
+    public func stopOnSignals() throws(MachineError) { try machine.stopOnSignals() }
+}

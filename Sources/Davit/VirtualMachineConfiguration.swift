@@ -1,0 +1,46 @@
+public import MachineModel
+import VMRuntime
+
+/// What a virtual machine is to be, as plain values.
+///
+///     var configuration = VirtualMachineConfiguration(
+///         bootLoader: LinuxBootLoader(kernel: "vmlinuz", initrd: "initrd.cpio", commandLine: "console=ttyS0"))
+///     configuration.memorySize = 1 << 30
+///     try configuration.validate()
+public struct VirtualMachineConfiguration: Sendable {
+    public var bootLoader: any GuestBootLoader
+    /// RAM in bytes, a multiple of 4 KiB, 4 MiB or more.
+    public var memorySize: UInt64 = 512 << 20
+    /// 1 to 64.
+    public var cpuCount = 1
+    /// What runs the guest's instructions, by its name in the catalog.
+    public var engine = ComponentChoice("auto")
+    /// COM1 to COM4.
+    public var serialPorts = [SerialPortConfiguration(attachment: .standardStreams)]
+    /// Devices that not every machine has, by their names in the catalog.
+    public var devices: [ComponentChoice] = []
+    public var resetAction = MachineConfiguration.ResetAction.restart
+    /// What is traced to the log.
+    public var trace: TraceOptions = []
+    /// The engine's figures go to the log when the guest ends.
+    public var printsStatistics = false
+
+    public init(bootLoader: any GuestBootLoader) { self.bootLoader = bootLoader }
+
+    /// Throws what is wrong with the settings; files are looked at when the machine is made.
+    public func validate() throws(MachineError) { try machine.validate() }
+
+    var machine: MachineConfiguration {
+        var machine = MachineConfiguration(kernel: bootLoader.kernel)
+        bootLoader.configure(&machine)
+        machine.memorySize = memorySize
+        machine.cpuCount = cpuCount
+        machine.engine = engine
+        machine.serialPorts = serialPorts.map(\.attachment.choice)
+        machine.devices = devices
+        machine.resetAction = resetAction
+        machine.trace = trace
+        machine.printsStatistics = printsStatistics
+        return machine
+    }
+}

@@ -1,0 +1,36 @@
+import CDavit
+import Glibc
+
+/// The process's controlling terminal. Its mode belongs to the process, so there is one of it.
+public enum Terminal {
+    public static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
+
+    /// True if this process may read the terminal and set its mode: its job is in the foreground.
+    public static func isInForeground(_ descriptor: Int32) -> Bool { tcgetpgrp(descriptor) == getpgrp() }
+
+    /// True between `makeRaw` and `restore`.
+    public static var isRaw: Bool { davit_terminal_is_raw() }
+
+    /// Passes every key on as a byte, without echo. It is put back by `restore`, and on every way out of the process but SIGKILL.
+    public static func makeRaw(_ descriptor: Int32) throws(SystemError) {
+        guard davit_terminal_make_raw(descriptor) == 0 else { throw SystemError("tcsetattr") }
+    }
+
+    /// Puts the terminal back as it was before `makeRaw`; harmless without one.
+    public static func restore() { davit_terminal_restore() }
+}
+
+/// Requests from outside to end: SIGINT, SIGTERM, SIGHUP and SIGQUIT.
+public final class TerminationSignals: Sendable {
+    /// Counts up by the signal's number.
+    public let event: EventFD
+
+    /// Installs the handlers, for the life of the process. A second signal ends the process at once. SIGPIPE is ignored
+    /// from here on: writing to a pipe without reader fails with EPIPE.
+    public init() throws(SystemError) {
+        event = try EventFD()
+        // The handlers use the descriptor until the process ends: it is never closed.
+        _ = Unmanaged.passRetained(event)
+        guard davit_signals_watch(event.descriptor) == 0 else { throw SystemError("sigaction") }
+    }
+}

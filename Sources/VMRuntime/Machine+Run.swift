@@ -1,0 +1,89 @@
+import GuestMemory
+import HostLinux
+import MachineModel
+
+extension Machine {
+    /// How long a guest that has reported a panic may take to reset the machine by itself (Linux: `panic=`), in milliseconds.
+    private static let panicPatience: Int32 = 3000
+
+    /// Runs the guest on threads of its own until something ends it; resets begin anew. To be called once.
+    public func run() throws(MachineError) -> MachineOutcome {
+        defer { close() }
+        while true {
+            let board = try makeBoard()
+            let event = try run(board)
+            if log.level >= .debug || configuration.printsStatistics { printStatistics(of: board) }
+            switch event {
+            case .outcome(let outcome): return outcome
+            case .reset(let cause):
+                if configuration.resetAction == .end { return .reset }
+                log.write(.info, "the guest reset the machine (\(cause)); starting over")
+            }
+        }
+    }
+
+    private enum End {
+        case outcome(MachineOutcome)
+        case reset(ResetCause)
+    }
+
+    /// Runs one board's vCPUs until something decides how to go on, and waits for their threads' end.
+    private func run(_ board: Board) throws(MachineError) -> End {
+        var threads: [HostThread] = []
+        defer {
+            for vcpu in board.engine.vcpus { vcpu.requestStop() }
+            for thread in threads { thread.join() }
+            board.detach()
+            // What the old board still said means nothing to the next one.
+            inbox.discard { if case .stop = $0 { false } else { true } }
+        }
+        for vcpu in board.engine.vcpus {
+            do throws(SystemError) {
+                threads.append(
+                    try HostThread(name: "davit-vcpu\(vcpu.index)") { [inbox] in
+                        let exit = vcpu.run()
+                        if exit != .stopped { inbox.put(.vcpu(exit)) }
+                    })
+            } catch {
+                throw MachineError(
+                    .host, "no thread for vCPU \(vcpu.index): \(error); lower --cpus or raise the limit on processes")
+            }
+        }
+        return waitForEnd()
+    }
+
+    private func waitForEnd() -> End {
+        var hasPanicked = false
+        while true {
+            guard let event = inbox.take(milliseconds: hasPanicked ? Self.panicPatience : nil) else {
+                return .outcome(.guestPanicked)
+            }
+            switch event {
+            case .machine(.powerOff): return .outcome(.poweredOff)
+            case .machine(.reset(.tripleFault(let report))), .vcpu(.tripleFault(let report)):
+                return .outcome(.tripleFault(report: report))
+            case .machine(.reset(let cause)): return .reset(cause)
+            case .machine(.guestPanic):
+                log.write(.error, "the guest reports a panic")
+                hasPanicked = true
+            case .machine(.debugExit(let code)): return .outcome(.debugExit(code: code))
+            case .vcpu(.haltedForever(let report)): return .outcome(.haltedForever(report: report))
+            case .vcpu(.failed(let report)): return .outcome(.engineFailed(report: report))
+            case .vcpu(.stopped): break
+            case .stop(let reason):
+                for channel in serialChannels { channel?.hurry() }
+                return .outcome(.stopped(reason))
+            }
+        }
+    }
+
+    private func printStatistics(of board: Board) {
+        for (name, value) in board.engine.statistics() { log.write(.error, "\(name): \(value)") }
+    }
+
+    private func close() {
+        for channel in serialChannels { channel?.close() }
+        loop.stop()
+        Terminal.restore()
+    }
+}

@@ -1,0 +1,71 @@
+import ConsoleBackends
+import GuestMemory
+import HostLinux
+import MachineModel
+import Synchronization
+
+/// A PC with its guest: made from a configuration, run once.
+///
+/// It owns what outlives a reset: RAM, serial lines and the thread that serves them. The rest is a `Board`, built anew at each reset,
+/// so that every chip wakes in its power-on state.
+public final class Machine: Sendable {
+    /// What the run loop waits for.
+    enum Event: Sendable {
+        case machine(MachineEvent)
+        case vcpu(VCPUExit)
+        case stop(StopReason)
+    }
+
+    public let configuration: MachineConfiguration
+    let log: Log
+    let memory: GuestMemory
+    let loop: EventLoop
+    let serialChannels: [StreamChannel?]
+    let inbox: Inbox<Event>
+
+    /// Looks at everything that can be wrong, but for the kernel's contents. A terminal on standard input is raw from here to the end
+    /// of `run`.
+    public init(_ configuration: MachineConfiguration, log: Log) throws(MachineError) {
+        try configuration.validate()
+        self.configuration = configuration
+        self.log = log
+        do throws(SystemError) {
+            memory = try GuestMemory(size: configuration.memorySize)
+            loop = try EventLoop(name: "davit-io")
+            inbox = try Inbox()
+        } catch {
+            throw MachineError(
+                .host, "the host refuses a machine with \(ByteCount.describe(configuration.memorySize)): \(error)")
+        }
+        let inbox = inbox
+        let context = SerialPortContext(
+            loop: loop,
+            onCommand: { command in if command == .end { inbox.put(.stop(.requested)) } },
+            onOutputFailure: { inbox.put(.stop(.consoleLost("\($0)"))) })
+        var channels: [StreamChannel?] = []
+        for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
+        serialChannels = channels
+    }
+
+    /// Makes `run` end soon, whatever the guest does. Any thread may call.
+    public func requestStop(_ reason: StopReason) { inbox.put(.stop(reason)) }
+
+    /// From here on SIGINT, SIGTERM, SIGHUP and SIGQUIT stop this machine. At most once in a process.
+    public func stopOnSignals() throws(MachineError) {
+        do throws(SystemError) {
+            let signals = try TerminationSignals()
+            try loop.watch(signals.event.descriptor) { [inbox] in
+                let number = signals.event.drain()
+                if number > 0 { inbox.put(.stop(.signal(Int32(truncatingIfNeeded: number)))) }
+            }
+        } catch {
+            throw MachineError(.host, "signals cannot be watched: \(error)")
+        }
+    }
+
+    /// Builds the chips, the engine and the guest's boot state.
+    func makeBoard() throws(MachineError) -> Board {
+        _ = BoardControl { [inbox] in inbox.put(.machine($0)) }
+        throw MachineError(.unavailable, "no engine is built in yet")
+    }
+}

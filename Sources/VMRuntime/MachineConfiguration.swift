@@ -1,0 +1,97 @@
+import HostLinux
+public import MachineModel
+
+/// What a machine is to be, as plain values. `validate` says whether it can be.
+public struct MachineConfiguration: Equatable, Sendable {
+    /// A file for the boot protocol, with what is said to it.
+    public struct Module: Equatable, Sendable {
+        public var path: String
+        /// Its command line, as Multiboot hands it over.
+        public var arguments: String
+
+        public init(path: String, arguments: String = "") {
+            self.path = path
+            self.arguments = arguments
+        }
+    }
+
+    /// What the machine does when the guest resets it.
+    public enum ResetAction: Equatable, Sendable {
+        /// Starts over with the same kernel.
+        case restart
+        /// Ends.
+        case end
+    }
+
+    /// Least RAM, in bytes: a kernel is loaded at 1 MiB.
+    public static let minimumMemory: UInt64 = 4 << 20
+    public static let maximumCPUs = 64
+    public static let maximumSerialPorts = 4
+
+    /// RAM in bytes, a multiple of 4 KiB.
+    public var memorySize: UInt64 = 512 << 20
+    public var cpuCount = 1
+    public var engine = ComponentChoice("auto")
+    /// Path of a bzImage, an ELF with a PVH note, or a Multiboot kernel.
+    public var kernel: String
+    /// Path of the initial RAM disk for Linux.
+    public var initrd: String?
+    public var commandLine = ""
+    /// Multiboot modules, in order.
+    public var modules: [Module] = []
+    /// COM1 to COM4, in order.
+    public var serialPorts = [ComponentChoice("stdio")]
+    /// Devices beyond those that every machine has.
+    public var devices: [ComponentChoice] = []
+    public var resetAction = ResetAction.restart
+    public var trace: TraceOptions = []
+    /// The engine's figures go to the log when the guest ends.
+    public var printsStatistics = false
+
+    public init(kernel: String) { self.kernel = kernel }
+
+    /// Throws what is wrong with the settings themselves; files are looked at when the machine is made.
+    public func validate() throws(MachineError) {
+        try validateMemory()
+        guard (1...Self.maximumCPUs).contains(cpuCount) else {
+            throw MachineError(.configuration, "--cpus \(cpuCount) is out of range; give 1 to \(Self.maximumCPUs)")
+        }
+        if initrd != nil, let module = modules.first {
+            throw MachineError(
+                .configuration,
+                "--initrd and --module '\(module.path)' clash: Linux takes the first, Multiboot kernels the second; leave one"
+            )
+        }
+        guard serialPorts.count <= Self.maximumSerialPorts else {
+            throw MachineError(
+                .configuration,
+                "--serial is given \(serialPorts.count) times; a PC has \(Self.maximumSerialPorts) serial ports at most"
+            )
+        }
+        guard serialPorts.count(where: { $0.name == "stdio" }) <= 1 else {
+            throw MachineError(
+                .configuration, "--serial stdio is given twice; standard input and output serve one port")
+        }
+        try Catalog.engines.validate(engine)
+        for port in serialPorts { try Catalog.serialPorts.validate(port) }
+        for device in devices { try Catalog.devices.validate(device) }
+    }
+
+    private func validateMemory() throws(MachineError) {
+        let written = "--memory \(ByteCount.describe(memorySize))"
+        guard memorySize >= Self.minimumMemory else {
+            throw MachineError(
+                .configuration,
+                "\(written) is too little; give \(ByteCount.describe(Self.minimumMemory)) or more, for instance 512M")
+        }
+        guard memorySize % 4096 == 0 else {
+            throw MachineError(
+                .configuration, "\(written) is not whole pages; give a multiple of 4 KiB, for instance 512M")
+        }
+        let host = HostInformation.memorySize
+        guard host == 0 || memorySize <= host else {
+            throw MachineError(
+                .configuration, "\(written) is more than this host has; give at most \(host >> 20)M")
+        }
+    }
+}
