@@ -42,6 +42,10 @@ public final class StreamChannel: ByteChannel {
         return bytes.count
     }
 
+    /// Never called: this channel makes the writer wait rather than refuse bytes. A guest's console driver gives up on a line that
+    /// stays busy, and then text would be lost.
+    public func onWritable(_ callback: (@Sendable () -> Void)?) {}
+
     public func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {
         input.withLock { $0.receiver = receiver }
         resumeReading()
