@@ -6,7 +6,7 @@ import MachineModel
 enum BIOSDataArea {
     static func write(into memory: GuestMemory) throws(NotRAM) {
         var page = ByteImage(size: 0x1000)
-        page.write(UInt16(0x3F8), at: 0x400)
+        page.write(PlatformLayout.Port.com1.lowerBound, at: 0x400)
         page.write(UInt16(MemoryMap.extendedBIOSDataArea >> 4), at: 0x40E)
         page.write(UInt16(MemoryMap.extendedBIOSDataArea >> 10), at: 0x413)
         try memory.write(bytes: page.bytes, at: GuestPhysicalAddress(0))
