@@ -67,6 +67,7 @@ let package = Package(
         // Tests.
         room("DavitTesting", on: ["MachineModel"]),
         tests("GuestMemory", of: ["GuestMemory"]),
+        tests("SoftEngine", of: ["SoftEngine"]),
         tests("ACPITables", of: ["ACPITables"]),
         tests("BootLoaders", of: ["BootLoaders"]),
         tests("X86Assembler", of: ["X86Assembler"]),
