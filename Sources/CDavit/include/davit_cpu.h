@@ -26,9 +26,10 @@ typedef struct davit_table_register {
     uint16_t limit;
 } davit_table_register;
 
-// First-level software TLB: direct mapped, one entry for 4 KiB of linear address space. An access of `size` bytes at
-// `va` hits if `(tag[i] ^ va) <= 4096 - size` with i = (va >> 12) % DAVIT_TLB_ENTRIES: one unsigned compare tests tag and page
-// crossing. The host address is then `va + addend[i]`. An invalid entry has a tag whose index bits are not i. A page without
+// First-level software TLB: direct mapped, one entry for 4 KiB of linear address space. Tags are negated page addresses: an access of
+// `size` bytes at `va` hits if `tag[i] + va + size - 1 < 4096` with i = (va >> 12) % DAVIT_TLB_ENTRIES. One unsigned compare, or one PEXT that
+// leaves the flags alone, tests tag and page crossing. The host address is then `va + addend[i]`. An invalid entry has the tag of
+// page i ^ 2, which neither an address of page i nor one that crosses from there to page i + 1 can hit. A page without
 // a write tag may still be readable (read-only, clean, or holding translated code); MMIO has neither tag.
 #define DAVIT_TLB_ENTRIES 256
 typedef struct davit_tlb {
@@ -48,7 +49,9 @@ enum davit_tlb_mode {
 // Extended state in the standard (non-compacted) XSAVE layout: legacy area 0-511, header 512-575, AVX at 576.
 #define DAVIT_XSAVE_SIZE 1024
 
-#define DAVIT_CPU_PADDING 48
+#define DAVIT_JUMP_ENTRIES 2048
+
+#define DAVIT_CPU_PADDING 56
 
 typedef struct davit_cpu {
     uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
@@ -85,11 +88,29 @@ typedef struct davit_cpu {
 
     uint64_t instructions; // retired, for --stats and benchmarks
 
+    // What translated code has at hand (SoftEngine/Translator). The masks are operands of PEXT and PDEP, which compute
+    // without touching the flags.
+    uint64_t tlb_index_mask, page_mask, jump_index_mask, arithmetic_mask, interrupts_off_mask;
+    uint64_t host_rsp;      // the host stack to return to
+    uint64_t code;          // where to enter emitted code
+    uint64_t exit_pc;       // where emitted code was left, or faulted
+    uint64_t exit_value;    // by reason: the linear address of a TLB miss
+    uint32_t exit_reason;   // enum davit_leave
+    uint32_t exit_detail;   // by reason
+    uint32_t x87_in_image;  // 1: x87 state is in `xsave`; 0: in the host's registers
+    uint32_t host_mxcsr;
+    uint64_t scratch[4];
+
     // Swift does not import over-aligned structs: the owner aligns the whole to a page, the padding aligns this to 64 bytes.
     uint8_t padding[DAVIT_CPU_PADDING];
     uint8_t xsave[DAVIT_XSAVE_SIZE];
     davit_tlb tlb[DAVIT_TLB_MODES];
     davit_tlb fetch_tlb_user, fetch_tlb_kernel;   // read_tag and addend only
+
+    // Where indirect jumps and jumps to other pages find translated code, by guest RIP: a hit has
+    // jump_key[i] + RIP + mode number == 0, i = PEXT(RIP, jump_index_mask). Emptied with the first-level TLB.
+    uint64_t jump_key[DAVIT_JUMP_ENTRIES];
+    uint64_t jump_target[DAVIT_JUMP_ENTRIES];
 } davit_cpu;
 _Static_assert(__builtin_offsetof(davit_cpu, xsave) % 64 == 0, "XSAVE needs 64-byte alignment: adjust DAVIT_CPU_PADDING");
 
@@ -99,6 +120,45 @@ enum davit_exit {
     DAVIT_EXIT_INTERRUPT = 2,   // an interrupt, NMI, INIT or SIPI may be deliverable: look
     DAVIT_EXIT_SINGLE_STEP = 4, // RFLAGS.TF, a debug register or a trace wants a look after each instruction
     DAVIT_EXIT_CALL = 8,        // run the calls that other threads left for this vCPU (TLB and code flushes)
+};
+
+// Why emitted code was left: `exit_reason`.
+enum davit_leave {
+    DAVIT_LEAVE_LOOKUP,     // go on at `rip`, which has no translation at hand
+    DAVIT_LEAVE_LINK,       // go on at `rip`; the jump that was left can be linked: the link's number follows `exit_pc`
+    DAVIT_LEAVE_INTERPRET,  // the instruction at `exit_pc` is for the interpreter
+    DAVIT_LEAVE_READ_MISS,  // no TLB entry to read `exit_detail` bytes at `exit_value`
+    DAVIT_LEAVE_WRITE_MISS,
+    DAVIT_LEAVE_FAULT,      // the host raised a signal at `exit_pc`
+};
+
+// Offsets that emitted code uses.
+enum davit_offset {
+    DAVIT_OFFSET_RIP = __builtin_offsetof(davit_cpu, rip),
+    DAVIT_OFFSET_RFLAGS = __builtin_offsetof(davit_cpu, rflags),
+    DAVIT_OFFSET_EXIT_REQUEST = __builtin_offsetof(davit_cpu, exit_request),
+    DAVIT_OFFSET_SEGMENT = __builtin_offsetof(davit_cpu, segment),
+    DAVIT_OFFSET_KERNEL_GS_BASE = __builtin_offsetof(davit_cpu, kernel_gs_base),
+    DAVIT_OFFSET_TSC_OFFSET = __builtin_offsetof(davit_cpu, tsc_offset),
+    DAVIT_OFFSET_INSTRUCTIONS = __builtin_offsetof(davit_cpu, instructions),
+    DAVIT_OFFSET_TLB_INDEX_MASK = __builtin_offsetof(davit_cpu, tlb_index_mask),
+    DAVIT_OFFSET_PAGE_MASK = __builtin_offsetof(davit_cpu, page_mask),
+    DAVIT_OFFSET_JUMP_INDEX_MASK = __builtin_offsetof(davit_cpu, jump_index_mask),
+    DAVIT_OFFSET_ARITHMETIC_MASK = __builtin_offsetof(davit_cpu, arithmetic_mask),
+    DAVIT_OFFSET_INTERRUPTS_OFF_MASK = __builtin_offsetof(davit_cpu, interrupts_off_mask),
+    DAVIT_OFFSET_HOST_RSP = __builtin_offsetof(davit_cpu, host_rsp),
+    DAVIT_OFFSET_CODE = __builtin_offsetof(davit_cpu, code),
+    DAVIT_OFFSET_EXIT_PC = __builtin_offsetof(davit_cpu, exit_pc),
+    DAVIT_OFFSET_EXIT_VALUE = __builtin_offsetof(davit_cpu, exit_value),
+    DAVIT_OFFSET_EXIT_REASON = __builtin_offsetof(davit_cpu, exit_reason),
+    DAVIT_OFFSET_EXIT_DETAIL = __builtin_offsetof(davit_cpu, exit_detail),
+    DAVIT_OFFSET_X87_IN_IMAGE = __builtin_offsetof(davit_cpu, x87_in_image),
+    DAVIT_OFFSET_HOST_MXCSR = __builtin_offsetof(davit_cpu, host_mxcsr),
+    DAVIT_OFFSET_SCRATCH = __builtin_offsetof(davit_cpu, scratch),
+    DAVIT_OFFSET_XSAVE = __builtin_offsetof(davit_cpu, xsave),
+    DAVIT_OFFSET_TLB = __builtin_offsetof(davit_cpu, tlb),
+    DAVIT_OFFSET_JUMP_KEY = __builtin_offsetof(davit_cpu, jump_key),
+    DAVIT_OFFSET_JUMP_TARGET = __builtin_offsetof(davit_cpu, jump_target),
 };
 
 // Atomic access to `exit_request`: Swift has no atomics on memory that C laid out.
@@ -116,6 +176,8 @@ static inline uint32_t davit_cpu_requests(const davit_cpu *_Nonnull cpu) {
 static inline uint64_t *_Nonnull davit_cpu_gpr(davit_cpu *_Nonnull cpu) { return cpu->gpr; }
 static inline uint64_t *_Nonnull davit_cpu_dr(davit_cpu *_Nonnull cpu) { return cpu->dr; }
 static inline davit_segment *_Nonnull davit_cpu_segment(davit_cpu *_Nonnull cpu) { return cpu->segment; }
+static inline uint64_t *_Nonnull davit_cpu_jump_key(davit_cpu *_Nonnull cpu) { return cpu->jump_key; }
+static inline uint64_t *_Nonnull davit_cpu_jump_target(davit_cpu *_Nonnull cpu) { return cpu->jump_target; }
 static inline uint8_t *_Nonnull davit_cpu_xsave(davit_cpu *_Nonnull cpu) { return cpu->xsave; }
 static inline davit_tlb *_Nonnull davit_cpu_tlb(davit_cpu *_Nonnull cpu, uint32_t mode) { return &cpu->tlb[mode]; }
 // `is_kernel` 1: CPL 0-2.

@@ -53,21 +53,25 @@ extension Interpreter {
         let isWritable =
             translation & PageRights.dirty != 0 && permits(translation, mode: mode, kind: .write)
             && code.isPlain(page: physical)
-        davit_tlb_read_tag(tlb)[i] = permits(translation, mode: mode, kind: .read) ? page : invalid
-        davit_tlb_write_tag(tlb)[i] = isWritable ? page : invalid
+        davit_tlb_read_tag(tlb)[i] = permits(translation, mode: mode, kind: .read) ? 0 &- page : invalid
+        davit_tlb_write_tag(tlb)[i] = isWritable ? 0 &- page : invalid
         davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
     }
 
     func fillFetchTLB(_ tlb: UnsafeMutablePointer<davit_tlb>, linear: UInt64, host: UnsafeMutableRawPointer) {
         let page = linear & ~0xFFF
         let i = Int(page >> 12 & Self.indexMask)
-        davit_tlb_read_tag(tlb)[i] = page
+        davit_tlb_read_tag(tlb)[i] = 0 &- page
         davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
     }
 
-    /// A tag that no address with index `i` matches.
+    /// A tag that no access to a page with index `i` hits: see `davit_tlb`.
     @inline(__always)
-    static func invalidTag(_ i: Int) -> UInt64 { (UInt64(truncatingIfNeeded: i) ^ 1) << 12 }
+    static func invalidTag(_ i: Int) -> UInt64 { 0 &- (UInt64(truncatingIfNeeded: i) ^ 2) << 12 }
+
+    /// The entry's tag is that of the page which holds all `size` bytes at `linear`.
+    @inline(__always)
+    static func hits(_ tag: UInt64, _ linear: UInt64, size: UInt64) -> Bool { tag &+ linear &+ (size &- 1) < 4096 }
 
     /// Empties the first level.
     func flushFirstLevel() {
@@ -135,7 +139,7 @@ extension Interpreter {
             let tlb = davit_cpu_tlb(cpu, mode)
             let tags = davit_tlb_write_tag(tlb)
             let addends = davit_tlb_addend(tlb)
-            for i in 0..<Int(DAVIT_TLB_ENTRIES) where tags[i] &+ addends[i] == target {
+            for i in 0..<Int(DAVIT_TLB_ENTRIES) where addends[i] &- tags[i] == target {
                 tags[i] = Self.invalidTag(i)
             }
         }

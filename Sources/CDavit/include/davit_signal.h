@@ -1,0 +1,16 @@
+// Host signals raised by emitted code: a misaligned vector operand, a division, an unmasked floating-point exception.
+#ifndef DAVIT_SIGNAL_H
+#define DAVIT_SIGNAL_H
+
+#include <stdint.h>
+
+// From now on a SIGSEGV, SIGBUS, SIGFPE or SIGILL at an address in [start, end) puts that address into `exit_pc` of the davit_cpu
+// at RSP and goes on at `resume`. Other faults go where they went before. 0, or -1 if too many ranges are registered.
+int davit_catch_faults(uintptr_t start, uintptr_t end, uintptr_t resume);
+// Gives the range up.
+void davit_release_faults(uintptr_t start);
+// Gives the calling thread a stack of its own for signals, as emitted code has none: RSP is the state pointer there.
+// All other signals are blocked on the thread. 0, or -1 with errno.
+int davit_prepare_thread(void);
+
+#endif

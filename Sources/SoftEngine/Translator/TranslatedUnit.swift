@@ -1,0 +1,75 @@
+import Glibc
+import HostLinux
+
+/// A straight run of guest instructions inside one page, translated: execution may enter it at any instruction boundary.
+struct TranslatedUnit: BitwiseCopyable {
+    /// Guest physical address of the first instruction.
+    var physical: UInt64
+    /// Linear address of the first instruction.
+    var rip: UInt64
+    /// `TranslationMode.number` that it was translated for.
+    var mode: Int32
+    /// Guest bytes it covers, all in one page.
+    var byteCount: UInt32
+    /// Emitted code, in the writable view.
+    var start: UnsafeMutablePointer<UInt8>
+    var end: UnsafeMutablePointer<UInt8>
+    /// Its instructions in `TranslationIndex.boundaries`.
+    var firstBoundary: Int32
+    var boundaryCount: Int32
+    /// Chains through the units of one hash bucket, and of one guest page; -1 ends them.
+    var nextInBucket: Int32
+    var nextInPage: Int32
+    /// First link that leads here; -1 none.
+    var firstIncoming: Int32
+    var isLive: Bool
+}
+
+/// Where an instruction begins, in the guest's code and in the host's.
+struct InstructionBoundary: BitwiseCopyable {
+    /// From `TranslatedUnit.start`, in bytes.
+    var host: UInt32
+    /// From `TranslatedUnit.rip`, in bytes.
+    var guest: UInt32
+}
+
+/// A direct jump from one unit to another in the same page.
+struct TranslationLink: BitwiseCopyable {
+    /// The jump's rel32.
+    var place: UnsafeMutablePointer<UInt8>
+    /// Where it leads while it is not linked.
+    var stub: UnsafeMutablePointer<UInt8>
+    /// Next link to the same unit; -1 ends the chain.
+    var nextIncoming: Int32
+}
+
+/// A growing array of plain data that never moves: address space is reserved at once, memory comes when touched.
+struct ReservedArray<Element: BitwiseCopyable> {
+    /// Unsafe: `capacity` elements of private zeroed memory, valid until `deallocate`.
+    let base: UnsafeMutablePointer<Element>
+    let capacity: Int
+    private(set) var count = 0
+
+    init(capacity: Int) throws(SystemError) {
+        let size = capacity * MemoryLayout<Element>.stride
+        let memory = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let memory, memory != MAP_FAILED else { throw SystemError("mmap") }
+        base = memory.bindMemory(to: Element.self, capacity: capacity)
+        self.capacity = capacity
+    }
+
+    var isFull: Bool { count == capacity }
+    var room: Int { capacity - count }
+
+    /// The caller has seen to it that there is room.
+    @discardableResult
+    mutating func append(_ element: Element) -> Int32 {
+        base[count] = element
+        count += 1
+        return Int32(truncatingIfNeeded: count - 1)
+    }
+
+    mutating func removeAll() { count = 0 }
+
+    func deallocate() { munmap(base, capacity * MemoryLayout<Element>.stride) }
+}

@@ -1,0 +1,170 @@
+import CDavit
+
+extension Translator {
+    private typealias R = HostRegister
+
+    /// Emits what decides whether a pending request makes the vCPU look up, and leaves for `target` if so. RCX only.
+    private mutating func requestCheck(leavingFor target: UInt64) {
+        code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_EXIT_REQUEST))
+        code.jrcxz(over: 5)
+        code.jump(to: code.cursor)
+        detours.append(Detour(kind: .lookup, place: code.cursor - 4, start: start, target: target))
+    }
+
+    /// Emits JMP rel32 to a guest address. A jump backward looks at the request word: every loop has one, or an indirect jump.
+    mutating func jump(to target: UInt64) {
+        if target <= rip { requestCheck(leavingFor: target) }
+        code.jump(to: code.cursor)
+        lead(code.cursor - 4, to: target)
+    }
+
+    /// Lets the rel32 at `place` lead to a guest address.
+    private mutating func lead(_ place: UnsafeMutablePointer<UInt8>, to target: UInt64) {
+        let isSamePage = target >> 12 == startRIP >> 12
+        detours.append(Detour(kind: isSamePage ? .link : .crossPage, place: place, start: start, target: target))
+    }
+
+    mutating func conditionalJump(_ instruction: Instruction) -> Bool {
+        guard let target = relativeTarget(instruction) else { return false }
+        let condition = instruction.opcode & 15
+        if target <= rip {
+            code.jump(condition: condition ^ 1, to: code.cursor)
+            let skip = code.cursor - 4
+            jump(to: target)
+            CodeEmitter.patch(skip, to: code.cursor)
+        } else {
+            code.jump(condition: condition, to: code.cursor)
+            lead(code.cursor - 4, to: target)
+        }
+        return true
+    }
+
+    mutating func directJump(_ instruction: Instruction) -> Bool {
+        guard let target = relativeTarget(instruction) else { return false }
+        jump(to: target)
+        isOver = true
+        return true
+    }
+
+    mutating func directCall(_ instruction: Instruction) -> Bool {
+        guard let target = relativeTarget(instruction) else { return false }
+        pushReturnAddress()
+        jump(to: target)
+        isOver = true
+        return true
+    }
+
+    /// The target of a relative branch, or nil where it is not simply an address: 16-bit operand size, or not canonical (#GP).
+    private func relativeTarget(_ instruction: Instruction) -> UInt64? {
+        guard instruction.operandSize == 8 else { return nil }
+        let target = nextRIP &+ UInt64(bitPattern: instruction.immediate)
+        return Int64(bitPattern: target << 16) >> 16 == Int64(bitPattern: target) ? target : nil
+    }
+
+    private mutating func pushReturnAddress() {
+        let below = HostOperand.memory(R.R13, -8)
+        code.lea(R.R11, below)
+        let slot = check(R.R11, size: 8, write: true)
+        if Int64(bitPattern: nextRIP) == Int64(Int32(truncatingIfNeeded: nextRIP)) {
+            code.emit(.init(opcode: 0xC7, w: true), reg: 0, slot)
+            code.int32(Int32(truncatingIfNeeded: nextRIP))
+        } else {
+            let folded = fold(slot)
+            code.loadImmediate(R.RCX, nextRIP)
+            code.store(R.RCX, folded)
+        }
+        code.lea(R.R13, below)
+    }
+
+    /// JMP, CALL r/m64 and RET: the target goes to R11 and is looked for in the jump cache. What is not found there, or comes
+    /// while a request is pending, the interpreter carries out, so nothing is written before the target is known.
+    mutating func indirectBranch(_ instruction: Instruction) -> Bool {
+        guard instruction.operandSize == 8 else { return false }
+        code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_EXIT_REQUEST))
+        code.jrcxz(over: 5)
+        interpret()
+        if instruction.operation == .ret {
+            code.load(R.R11, check(R.R13, size: 8, write: false))
+        } else if instruction.isMemory {
+            code.load(R.R11, memoryOperand(instruction, size: 8, write: false))
+        } else {
+            let host = GuestRegisters.host(instruction.rm)
+            code.load(R.R11, host == R.none ? GuestRegisters.slot(instruction.rm) : .register(host))
+        }
+        probe()
+        switch instruction.operation {
+        case .ret:
+            let released = 8 + Int32(truncatingIfNeeded: instruction.immediate & 0xFFFF)
+            code.lea(R.R13, .memory(R.R13, released))
+            code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET))
+        case .callIndirect:
+            code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_TARGET))
+            code.store(R.RCX, CPUField.scratch(1))
+            pushReturnAddress()
+            code.jump(CPUField.scratch(1))
+        default:
+            code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET))
+        }
+        isOver = true
+        return true
+    }
+
+    private func jumpCache(_ array: davit_offset) -> HostOperand {
+        var operand = CPUField.at(array)
+        operand.index = R.RCX
+        operand.scale = 3
+        return operand
+    }
+
+    /// Looks for the guest address in R11; goes on with its index in RCX, or leaves the instruction to the interpreter.
+    private mutating func probe() {
+        code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
+        code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_KEY))
+        code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
+        code.jrcxz(over: 5)
+        interpret()
+        code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
+    }
+
+    /// A jump to a fixed address in another page: what is mapped there may change, so it goes through the jump cache too.
+    mutating func crossPageJump(to target: UInt64) {
+        let index = JumpCache.index(target) * 8
+        code.loadImmediate(R.R11, target)
+        code.load(R.RCX, CPUField.at(DAVIT_OFFSET_JUMP_KEY, plus: index))
+        code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
+        code.jrcxz(over: 5)
+        code.jump(to: stubs.lookup)
+        code.jump(CPUField.at(DAVIT_OFFSET_JUMP_TARGET, plus: index))
+    }
+}
+
+/// The per-vCPU cache of jump targets: see `davit_cpu.jump_key`.
+enum JumpCache {
+    /// Bits of RIP that select the entry.
+    static let indexMask: UInt64 = 0x17FE
+
+    @inline(__always)
+    static func index(_ rip: UInt64) -> Int { Int(rip >> 1 & 0x3FF | rip >> 2 & 0x400) }
+
+    /// Empties it. An empty entry's key belongs to a RIP that selects another entry, whatever the mode, so that no RIP finds it.
+    static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>) {
+        davit_cpu_jump_key(cpu).update(from: emptyKeys, count: Int(DAVIT_JUMP_ENTRIES))
+    }
+
+    /// Unsafe: written once, before it is first read; lives as long as the program.
+    private nonisolated(unsafe) static let emptyKeys: UnsafePointer<UInt64> = {
+        let keys = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(DAVIT_JUMP_ENTRIES))
+        for i in 0..<Int(DAVIT_JUMP_ENTRIES) { keys[i] = 0 &- UInt64((i & 0x3FF ^ 0x200) << 1) }
+        return UnsafePointer(keys)
+    }()
+
+    /// `target` is in the writable view, `delta` leads from there to the executable one.
+    static func insert(
+        _ cpu: UnsafeMutablePointer<davit_cpu>, rip: UInt64, mode: TranslationMode, target: UnsafeMutablePointer<UInt8>,
+        delta: Int
+    ) {
+        let i = index(rip)
+        davit_cpu_jump_key(cpu)[i] = 0 &- rip &- UInt64(mode.number)
+        davit_cpu_jump_target(cpu)[i] = UInt64(UInt(bitPattern: target + delta))
+    }
+}

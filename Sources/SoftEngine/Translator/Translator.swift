@@ -1,0 +1,121 @@
+import CDavit
+
+/// Turns runs of guest instructions into host code.
+///
+/// At every instruction boundary in emitted code the guest's registers are the guest's state: a destination is written only after
+/// the last access that can fault. So a unit may be entered, left, or given up for the interpreter at any boundary.
+/// No emitted check writes flags: guest arithmetic flags simply stay in EFLAGS.
+struct Translator {
+    let decoder: Decoder
+    let stubs: Stubs
+    let mode: TranslationMode
+    /// More than one vCPU: LOCK prefixes stay.
+    let isShared: Bool
+
+    var code: CodeEmitter
+    /// Linear address of the unit's first instruction.
+    let startRIP: UInt64
+    let start: UnsafeMutablePointer<UInt8>
+    /// Of the instruction being translated, and of the one after it.
+    var rip: UInt64
+    var nextRIP: UInt64
+    var boundaries: [InstructionBoundary] = []
+    var detours: [Detour] = []
+    var links: [PendingLink] = []
+    /// Where `effectiveAddress` left its result.
+    var addressRegister = HostRegister.R11
+    /// Nothing falls through to the next instruction: the unit is over.
+    var isOver = false
+
+    /// The most instructions of one unit.
+    static let longestUnit = 64
+    /// The most host code that one unit may take, in bytes: checked before translation begins.
+    static let largestUnit = 64 * 512
+
+    /// Code out of the straight line, emitted behind the unit.
+    struct Detour {
+        enum Kind {
+            /// TLB miss: `start` is where the check begins, R11 or `register` holds the address.
+            case readMiss, writeMiss
+            /// Leave with R11 = `target`.
+            case lookup
+            /// Go to `target` in another page, through the jump cache.
+            case crossPage
+            /// Go to `target` in this page, by a link.
+            case link
+        }
+        var kind: Kind
+        /// The rel32 that leads here.
+        var place: UnsafeMutablePointer<UInt8>
+        var start: UnsafeMutablePointer<UInt8>
+        var target: UInt64 = 0
+        var register: UInt8 = HostRegister.none
+        var size: UInt8 = 0
+    }
+
+    /// A link whose number is known only when the unit is entered into the index: `number` is where it is to be written.
+    struct PendingLink {
+        var place: UnsafeMutablePointer<UInt8>
+        var stub: UnsafeMutablePointer<UInt8>
+        var number: UnsafeMutablePointer<UInt8>
+    }
+
+    init(
+        decoder: Decoder, stubs: Stubs, mode: TranslationMode, isShared: Bool, rip: UInt64,
+        at place: UnsafeMutablePointer<UInt8>
+    ) {
+        self.decoder = decoder
+        self.stubs = stubs
+        self.mode = mode
+        self.isShared = isShared
+        self.code = CodeEmitter(cursor: place)
+        self.start = place
+        self.startRIP = rip
+        self.rip = rip
+        self.nextRIP = rip
+    }
+
+    /// Translates from `bytes`, the guest's code at `startRIP`, of which `available` bytes stand before the page's end.
+    /// Returns how many guest bytes the unit covers; 0: not even the first instruction is whole in the page.
+    mutating func translate(_ bytes: UnsafePointer<UInt8>, available: Int) -> Int {
+        var instruction = Instruction()
+        var offset = 0
+        while !isOver && boundaries.count < Self.longestUnit {
+            let outcome = decoder.decode(bytes + offset, available: available - offset, codeSize: 8, into: &instruction)
+            guard outcome == .decoded else { break }
+            rip = startRIP &+ UInt64(offset)
+            nextRIP = rip &+ UInt64(instruction.length)
+            boundaries.append(
+                InstructionBoundary(
+                    host: UInt32(truncatingIfNeeded: code.cursor - start), guest: UInt32(truncatingIfNeeded: offset)))
+            if !emit(instruction) {
+                interpret()
+                if instruction.operation.endsUnit { isOver = true }
+            }
+            offset += Int(instruction.length)
+        }
+        if offset == 0 { return 0 }
+        if !isOver { jump(to: startRIP &+ UInt64(offset)) }
+        // A boundary of its own for what lies behind, so that the search by host address finds an end.
+        emitDetours()
+        return offset
+    }
+
+    /// Leaves the current instruction to the interpreter.
+    mutating func interpret() { code.call(stubs.interpret) }
+}
+
+extension Operation {
+    /// After it the mode, the mapping of code or the instruction pointer may be another.
+    var endsUnit: Bool {
+        switch self {
+        case .jcc, .jmp, .call, .jmpIndirect, .callIndirect, .ret, .loop, .loope, .loopne, .jcxz, .jmpFar, .callFar,
+            .jmpFarIndirect, .callFarIndirect, .retFar, .iret, .int3, .int, .into, .int1, .ud, .invalid, .hlt, .syscall,
+            .sysret, .sysenter, .sysexit, .movToCR, .movToDR, .lmsw, .clts, .invlpg, .invpcid, .wrmsr, .xsetbv, .popf,
+            .sti,
+            .clac, .stac, .popSegment, .movToSegment, .vmcall, .vmmcall:
+            true
+        default: false
+        }
+    }
+}
