@@ -1,0 +1,73 @@
+import Glibc
+import HostLinux
+import Synchronization
+import Testing
+
+@testable import ConsoleBackends
+
+@Suite(.timeLimit(.minutes(1))) struct OutputQueueTests {
+    private func makePipe() -> (reading: Int32, writing: Int32) {
+        var ends: [Int32] = [-1, -1]
+        pipe(&ends)
+        return (ends[0], ends[1])
+    }
+
+    private func append(_ bytes: [UInt8], to queue: OutputQueue) {
+        bytes.withUnsafeBytes { queue.append($0) }
+    }
+
+    @Test func slowReaderLosesNothing() throws {
+        let (reading, writing) = makePipe()
+        let queue = try OutputQueue(descriptor: writing, capacity: 1024) { _ in }
+        let sent = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
+        let writer = try HostThread(name: "test-writer") {
+            for start in stride(from: 0, to: sent.count, by: 100) {
+                append(Array(sent[start..<start + 100]), to: queue)
+            }
+            queue.flush()
+            queue.close()
+            close(writing)
+        }
+        var received: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 5000)
+        while true {
+            let count = read(reading, &buffer, buffer.count)
+            if count <= 0 { break }
+            received += buffer[..<count]
+            usleep(200)
+        }
+        writer.join()
+        close(reading)
+        #expect(received == sent)
+    }
+
+    @Test func hurriedQueueMakesNobodyWait() throws {
+        let (reading, writing) = makePipe()
+        defer { close(reading) }
+        let queue = try OutputQueue(descriptor: writing, capacity: 1024) { _ in }
+        queue.hurry()
+        // Far more than pipe and queue hold, and nobody reads.
+        for _ in 0..<1000 { append([UInt8](repeating: 0, count: 1024), to: queue) }
+        queue.flush(patience: 10)
+        queue.close()
+    }
+
+    @Test func readerThatIsGoneIsToldOnce() throws {
+        signal(SIGPIPE, SIG_IGN)
+        let (reading, writing) = makePipe()
+        close(reading)
+        let failed = try EventFD()
+        let failures = Mutex<[SystemError]>([])
+        let queue = try OutputQueue(descriptor: writing, capacity: 16) { error in
+            failures.withLock { $0.append(error) }
+            failed.signal()
+        }
+        append([1], to: queue)
+        #expect(failed.wait(milliseconds: 10_000))
+        for _ in 0..<100 { append([1, 2, 3], to: queue) }
+        queue.flush()
+        queue.close()
+        #expect(failures.withLock { $0 } == [SystemError("write", code: EPIPE)])
+        close(writing)
+    }
+}

@@ -1,0 +1,94 @@
+import Glibc
+import Testing
+
+/// What users get wrong: one line, and a status that tells the classes of mistakes apart.
+@Suite(.timeLimit(.minutes(1))) struct BadInputTests {
+    /// Runs davit; its status and its whole output without the last line feed.
+    private func run(_ arguments: String...) -> (status: Int32, text: String) {
+        let davit = DavitProcess(arguments)
+        let status = davit.waitForExit(seconds: 20)
+        return (status, String(davit.text.dropLast()))
+    }
+
+    private func temporaryFile(_ bytes: [UInt8]) -> String {
+        var template = Array("/tmp/davit-test-XXXXXX".utf8CString)
+        let descriptor = mkstemp(&template)
+        _ = write(descriptor, bytes, bytes.count)
+        close(descriptor)
+        return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    @Test(
+        arguments: [
+            (["run"], 64, "davit: --kernel is missing: give the path of the kernel to boot; see 'davit help run'"),
+            (
+                ["run", "--kernel", "a", "--kernel", "b"], 64,
+                "davit: --kernel is given 2 times: leave one; see 'davit help run'"
+            ),
+            (
+                ["run", "--kernel", "a", "--cmdline", "x", "--append", "y"], 64,
+                "davit: --cmdline (or --append) is given 2 times: leave one; see 'davit help run'"
+            ),
+            (
+                ["run", "--kernel", "a", "--initrd", "x", "--initramfs", "y"], 64,
+                "davit: --initrd (or --initramfs) is given 2 times: leave one; see 'davit help run'"
+            ),
+            (
+                ["run", "--kernel", "a", "--initrd", "x", "--module", "y"], 64,
+                "davit: --initrd and --module clash: Linux takes the first, Multiboot kernels the second; leave one; "
+                    + "see 'davit help run'"
+            ),
+            (
+                ["run", "--kernel", "a", "--frobnicate"], 64,
+                "davit: Unknown option '--frobnicate'; see 'davit help run'"
+            ),
+            (["frobnicate"], 64, "davit: Unexpected argument 'frobnicate'; see 'davit help run'"),
+            (["run", "--kernel"], 64, "davit: Missing value for '--kernel <kernel>'; see 'davit help run'"),
+            (
+                ["run", "--kernel", "a", "--trace", "everything"], 64,
+                "davit: --trace 'everything' is not known: choose from exceptions, instructions, interrupts, io; "
+                    + "see 'davit help run'"
+            ),
+            (
+                ["run", "--kernel", "a", "--memory", "0"], 78,
+                "davit: --memory 0 bytes is too little; give 4 MiB or more, for instance 512M"
+            ),
+            (
+                ["run", "--kernel", "a", "--memory", "1"], 78,
+                "davit: --memory 1 MiB is too little; give 4 MiB or more, for instance 512M"
+            ),
+            (
+                ["run", "--kernel", "a", "-m", "much"], 78,
+                "davit: --memory 'much' is not a size; give a number of MiB, or one with K, M, G or T, such as 512M"
+            ),
+            (["run", "--kernel", "a", "--cpus", "0"], 78, "davit: --cpus 0 is out of range; give 1 to 64"),
+            (["run", "--kernel", "a", "-c", "1000"], 78, "davit: --cpus 1000 is out of range; give 1 to 64"),
+            (["run", "--kernel", "a", "-c", "two"], 78, "davit: --cpus 'two' is not a number; give 1 to 64"),
+            (
+                ["run", "--kernel", "a", "--engine", "quantum"], 78,
+                "davit: --engine 'quantum' is not known; choose from: auto, soft"
+            ),
+            (
+                ["run", "--kernel", "a", "--device", "debug-exit,port=door"], 78,
+                "davit: --device debug-exit: port='door' cannot be; give a number from 0 to 0xfffc"
+            ),
+        ] as [([String], Int32, String)])
+    func flags(arguments: [String], status: Int32, message: String) {
+        let davit = DavitProcess(arguments)
+        #expect(davit.waitForExit(seconds: 20) == status)
+        #expect(davit.text == message + "\n")
+    }
+
+    @Test func moreMemoryThanTheHostHas() {
+        let (status, text) = run("run", "--kernel", "a", "--memory", "4T")
+        #expect(status == 78)
+        #expect(text.hasPrefix("davit: --memory 4 TiB is more than this host has; give at most "))
+    }
+
+    @Test func helpIsNoMistake() {
+        let (status, text) = run("help", "run")
+        #expect(status == 0)
+        #expect(text.contains("debug-exit"))
+        #expect(text.contains("--no-reboot"))
+    }
+}
