@@ -17,6 +17,7 @@ let package = Package(
     name: "davit",
     products: [
         .executable(name: "davit", targets: ["davit"]),
+        .executable(name: "davit-oracle", targets: ["davit-oracle"]),
         .library(name: "Davit", targets: ["Davit"]),
     ],
     dependencies: [
@@ -63,6 +64,14 @@ let package = Package(
 
         // Floor 5: the program.
         .executableTarget(name: "davit", dependencies: ["DavitCommands"], swiftSettings: strict),
+
+        // The host's CPU as the interpreter's oracle.
+        .target(name: "COracle"),
+        room("InstructionOracle", on: ["CDavit", "COracle", "SoftEngine"]),
+        .executableTarget(
+            name: "davit-oracle",
+            dependencies: ["InstructionOracle", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: strict),
 
         // Tests.
         room("DavitTesting", on: ["MachineModel"]),

@@ -188,6 +188,18 @@ static inline uint64_t *_Nonnull davit_tlb_read_tag(davit_tlb *_Nonnull tlb) { r
 static inline uint64_t *_Nonnull davit_tlb_write_tag(davit_tlb *_Nonnull tlb) { return tlb->write_tag; }
 static inline uint64_t *_Nonnull davit_tlb_addend(davit_tlb *_Nonnull tlb) { return tlb->addend; }
 
+// The host's CPUID.
+typedef struct davit_cpuid_answer {
+    uint32_t eax, ebx, ecx, edx;
+} davit_cpuid_answer;
+static inline davit_cpuid_answer davit_cpuid(uint32_t leaf, uint32_t subleaf) {
+    davit_cpuid_answer answer;
+    __asm__ volatile("cpuid"
+                     : "=a"(answer.eax), "=b"(answer.ebx), "=c"(answer.ecx), "=d"(answer.edx)
+                     : "a"(leaf), "c"(subleaf));
+    return answer;
+}
+
 static inline uint64_t davit_rdtsc(void) { return __builtin_ia32_rdtsc(); }
 
 #endif

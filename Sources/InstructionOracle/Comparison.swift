@@ -1,0 +1,162 @@
+import COracle
+import Glibc
+
+/// Compares what the host did with what the interpreter did.
+enum Comparison {
+    /// RF is set in the image that an exception saves, as the kernel reports it; it is not the instruction's doing.
+    private static let ignoredFlags: UInt64 = 1 << 16
+
+    /// True if nothing differs that the guest could see.
+    static func agree(_ host: UnsafeMutablePointer<oracle_result>, _ mine: UnsafeMutablePointer<oracle_result>) -> Bool
+    {
+        let a = oracle_result_registers(host)
+        let b = oracle_result_registers(mine)
+        guard host.pointee.vector == mine.pointee.vector,
+            host.pointee.error_code == mine.pointee.error_code || !hasErrorCode(host.pointee.vector),
+            host.pointee.cr2 == mine.pointee.cr2 || host.pointee.vector != 14,
+            a.pointee.rip == b.pointee.rip, (a.pointee.rflags ^ b.pointee.rflags) & ~ignoredFlags == 0,
+            a.pointee.fs_base == b.pointee.fs_base, a.pointee.gs_base == b.pointee.gs_base,
+            a.pointee.cs == b.pointee.cs, a.pointee.ss == b.pointee.ss,
+            memcmp(oracle_gpr(a), oracle_gpr(b), 128) == 0,
+            memcmp(oracle_result_xsave(host), oracle_result_xsave(mine), 416) == 0,
+            memcmp(oracle_result_xsave(host) + 576, oracle_result_xsave(mine) + 576, 256) == 0,
+            host.pointee.line_count == mine.pointee.line_count
+        else { return false }
+        let count = Int(host.pointee.line_count) * MemoryLayout<oracle_line>.stride
+        return memcmp(oracle_result_lines(host), oracle_result_lines(mine), count) == 0
+    }
+
+    private static func hasErrorCode(_ vector: UInt32) -> Bool {
+        vector == 8 || (10...14).contains(vector) || vector == 17
+    }
+
+    /// What differs, a line each.
+    static func describe(
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: UnsafeMutablePointer<oracle_result>,
+        _ mine: UnsafeMutablePointer<oracle_result>, pattern: UnsafePointer<UInt8>
+    ) -> [String] {
+        var lines: [String] = []
+        let before = oracle_case_registers(c)
+        let a = oracle_result_registers(host)
+        let b = oracle_result_registers(mine)
+        func note(_ name: String, _ was: UInt64, _ host: UInt64, _ mine: UInt64) {
+            lines.append("  \(name): \(hex(was)) -> host \(hex(host)), interpreter \(hex(mine))")
+        }
+        if host.pointee.vector != mine.pointee.vector || host.pointee.error_code != mine.pointee.error_code {
+            lines.append("  outcome: host \(outcome(host)), interpreter \(outcome(mine))")
+        }
+        if host.pointee.vector == 14 && host.pointee.cr2 != mine.pointee.cr2 {
+            note("cr2", 0, host.pointee.cr2, mine.pointee.cr2)
+        }
+        let names = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ]
+        for i in 0..<16 where oracle_gpr(a)[i] != oracle_gpr(b)[i] {
+            note(names[i], oracle_gpr(before)[i], oracle_gpr(a)[i], oracle_gpr(b)[i])
+        }
+        if a.pointee.rip != b.pointee.rip { note("rip", before.pointee.rip, a.pointee.rip, b.pointee.rip) }
+        if (a.pointee.rflags ^ b.pointee.rflags) & ~ignoredFlags != 0 {
+            note("rflags", before.pointee.rflags, a.pointee.rflags, b.pointee.rflags)
+            lines.append("    differing: \(flagNames((a.pointee.rflags ^ b.pointee.rflags) & ~ignoredFlags))")
+        }
+        if a.pointee.fs_base != b.pointee.fs_base {
+            note("fs base", ORACLE_FS_BASE, a.pointee.fs_base, b.pointee.fs_base)
+        }
+        if a.pointee.gs_base != b.pointee.gs_base {
+            note("gs base", ORACLE_GS_BASE, a.pointee.gs_base, b.pointee.gs_base)
+        }
+        if a.pointee.cs != b.pointee.cs { note("cs", 0, UInt64(a.pointee.cs), UInt64(b.pointee.cs)) }
+        describeExtendedState(c, host, mine, &lines)
+        describeMemory(host, mine, pattern: pattern, &lines)
+        return lines
+    }
+
+    private static func describeExtendedState(
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: UnsafeMutablePointer<oracle_result>,
+        _ mine: UnsafeMutablePointer<oracle_result>, _ lines: inout [String]
+    ) {
+        let before = UnsafeRawPointer(oracle_case_xsave(c))
+        let a = UnsafeRawPointer(oracle_result_xsave(host))
+        let b = UnsafeRawPointer(oracle_result_xsave(mine))
+        func note(_ name: String, _ offset: Int, _ size: Int) {
+            guard memcmp(a + offset, b + offset, size) != 0 else { return }
+            lines.append(
+                "  \(name): \(bytes(before + offset, size)) -> host \(bytes(a + offset, size)), "
+                    + "interpreter \(bytes(b + offset, size))")
+        }
+        note("fcw", 0, 2)
+        note("fsw", 2, 2)
+        note("ftw", 4, 2)
+        note("fop", 6, 2)
+        note("fip", 8, 8)
+        note("fdp", 16, 8)
+        note("mxcsr", 24, 4)
+        note("mxcsr mask", 28, 4)
+        for i in 0..<8 { note("st\(i)", 32 + i * 16, 16) }
+        for i in 0..<16 {
+            note("xmm\(i)", 160 + i * 16, 16)
+            note("ymm\(i) high", 576 + i * 16, 16)
+        }
+    }
+
+    private static func describeMemory(
+        _ host: UnsafeMutablePointer<oracle_result>, _ mine: UnsafeMutablePointer<oracle_result>,
+        pattern: UnsafePointer<UInt8>, _ lines: inout [String]
+    ) {
+        let size = Int(ORACLE_LINE)
+        func content(_ result: UnsafeMutablePointer<oracle_result>, _ offset: UInt32) -> UnsafePointer<UInt8> {
+            let all = oracle_result_lines(result)
+            for i in 0..<Int(result.pointee.line_count) where all[i].offset == offset {
+                return UnsafePointer(oracle_line_bytes(all + i))
+            }
+            return pattern + Int(offset)
+        }
+        var offsets = Set<UInt32>()
+        for result in [host, mine] {
+            for i in 0..<Int(result.pointee.line_count) { offsets.insert(oracle_result_lines(result)[i].offset) }
+        }
+        for offset in offsets.sorted() {
+            let a = content(host, offset)
+            let b = content(mine, offset)
+            for at in stride(from: 0, to: size, by: 8) where memcmp(a + at, b + at, 8) != 0 {
+                lines.append(
+                    "  memory \(hex(ORACLE_DATA_ADDRESS + UInt64(offset) + UInt64(at))): "
+                        + "\(bytes(pattern + Int(offset) + at, 8)) -> host \(bytes(a + at, 8)), "
+                        + "interpreter \(bytes(b + at, 8))")
+            }
+        }
+    }
+
+    private static func outcome(_ result: UnsafeMutablePointer<oracle_result>) -> String {
+        let vector = result.pointee.vector
+        if vector == 1 { return "carried out" }
+        let names = [
+            "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15",
+            "#MF", "#AC", "#MC", "#XM",
+        ]
+        let name = vector < UInt32(names.count) ? names[Int(vector)] : "\(vector)"
+        return hasErrorCode(vector) ? "\(name)(\(hex(UInt64(result.pointee.error_code))))" : name
+    }
+
+    private static func flagNames(_ flags: UInt64) -> String {
+        let names: [(UInt64, String)] = [
+            (0, "CF"), (2, "PF"), (4, "AF"), (6, "ZF"), (7, "SF"), (8, "TF"), (9, "IF"), (10, "DF"), (11, "OF"),
+            (14, "NT"),
+            (18, "AC"), (21, "ID"),
+        ]
+        return names.filter { flags >> $0.0 & 1 != 0 }.map(\.1).joined(separator: " ")
+    }
+
+    static func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
+
+    /// Bytes from the highest address down, as numbers are written.
+    private static func bytes(_ place: UnsafeRawPointer, _ count: Int) -> String {
+        var text = ""
+        for i in stride(from: count - 1, through: 0, by: -1) {
+            let digits = String(place.load(fromByteOffset: i, as: UInt8.self), radix: 16)
+            text += digits.count == 1 ? "0" + digits : digits
+        }
+        return text
+    }
+}

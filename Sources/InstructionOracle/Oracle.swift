@@ -1,0 +1,171 @@
+import COracle
+import Glibc
+import SoftEngine
+
+/// Runs random instructions on the host's CPU and in the interpreter, and reports where they part.
+public final class Oracle {
+    /// What to run.
+    public struct Plan: Sendable {
+        public var seed: UInt64
+        /// Where to stop; 0 for no limit of that kind.
+        public var cases: UInt64
+        public var seconds: Double
+        /// Groups or mnemonics, in lower case; empty for all.
+        public var only: [String]
+        /// Mismatches to print before giving up; further ones with the same mnemonic are only counted.
+        public var reports: Int
+
+        public init(seed: UInt64, cases: UInt64 = 0, seconds: Double = 0, only: [String] = [], reports: Int = 20) {
+            self.seed = seed
+            self.cases = cases
+            self.seconds = seconds
+            self.only = only
+            self.reports = reports
+        }
+    }
+
+    public struct Outcome: Sendable {
+        public var cases: UInt64 = 0
+        public var mismatches: UInt64 = 0
+        /// Cases by group, in the order of the opcode table.
+        public var coverage: [(group: String, cases: UInt64)] = []
+        /// Mismatches by mnemonic.
+        public var mismatchesByName: [String: UInt64] = [:]
+    }
+
+    public struct Failure: Error, CustomStringConvertible {
+        public let description: String
+    }
+
+    private let plan: Plan
+    private let rows: [InstructionCatalog.Row]
+    private let bench: InstructionBench
+    private let interpreter: InterpreterSide
+    private var host: HostProcessor
+    private var random: RandomSource
+    private var generator: CaseGenerator
+    private let mine: UnsafeMutablePointer<oracle_result>
+    private var rowOf = [Int](repeating: 0, count: HostProcessor.batchSize)
+    private var casesByRow: [UInt64]
+    /// By row: what must not reach the host's CPU is sorted out by what the decoder sees, whatever row it was made from.
+    private var isComparable: [Bool]
+    private var outcome = Outcome()
+    private let report: (String) -> Void
+
+    /// `report` gets the lines that describe mismatches.
+    public init(_ plan: Plan, report: @escaping (String) -> Void) throws(Failure) {
+        self.plan = plan
+        self.report = report
+        let chosen = InstructionCatalog.rows.filter { row in
+            row.fitness == .comparable
+                && (row.mask & InstructionCatalog.Key.long == 0 || row.match & InstructionCatalog.Key.long != 0)
+                && (plan.only.isEmpty || plan.only.contains(row.group.lowercased()) || plan.only.contains(row.name))
+        }
+        guard !chosen.isEmpty else {
+            throw Failure(description: "--only: no such group or mnemonic: \(plan.only.joined(separator: ", "))")
+        }
+        rows = chosen
+        do {
+            bench = try InstructionBench(mapping: InterpreterSide.mapping)
+        } catch {
+            throw Failure(description: "no memory for the interpreter's side: \(error)")
+        }
+        guard let host = HostProcessor() else {
+            throw Failure(description: "no child process to run instructions in: \(String(cString: strerror(errno)))")
+        }
+        self.host = host
+        interpreter = InterpreterSide(bench: bench)
+        random = RandomSource(seed: plan.seed)
+        generator = CaseGenerator(random: RandomSource(seed: plan.seed ^ 0xA5A5), bench: bench)
+        mine = .allocate(capacity: HostProcessor.batchSize)
+        casesByRow = Array(repeating: 0, count: (InstructionCatalog.rows.last?.index ?? 0) + 1)
+        isComparable = Array(repeating: false, count: casesByRow.count)
+        for row in InstructionCatalog.rows where row.fitness == .comparable { isComparable[row.index] = true }
+    }
+
+    deinit { mine.deallocate() }
+
+    /// Runs until the plan's end.
+    public func run() throws(Failure) -> Outcome {
+        let start = Self.now()
+        while true {
+            var count = HostProcessor.batchSize
+            if plan.cases > 0 { count = Int(min(UInt64(count), plan.cases - outcome.cases)) }
+            if count == 0 { break }
+            if plan.seconds > 0 && Self.now() - start >= plan.seconds { break }
+            try runBatch(count)
+            if outcome.mismatches > 0 && outcome.mismatchesByName.count >= plan.reports { break }
+        }
+        fillCoverage()
+        return outcome
+    }
+
+    private static func now() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+
+    private func runBatch(_ count: Int) throws(Failure) {
+        let pattern = host.pattern
+        let cases = host.cases
+        for at in stride(from: 0, to: Int(ORACLE_DATA_SIZE + ORACLE_CONSTANT_SIZE), by: 8) {
+            UnsafeMutableRawPointer(pattern).storeBytes(
+                of: OperandValues.lane(&random), toByteOffset: at, as: UInt64.self)
+        }
+        for i in 0..<count {
+            while true {
+                let row = Int(random.below(UInt64(rows.count)))
+                if let decoded = generator.generate(rows[row], into: cases + i),
+                    decoded.row == 0 || isComparable[decoded.row]
+                {
+                    rowOf[i] = decoded.row == 0 ? rows[row].index : decoded.row
+                    break
+                }
+            }
+        }
+        host.post(count: count)
+        interpreter.loadPattern(pattern)
+        for i in 0..<count { interpreter.run(cases + i, pattern: pattern, into: mine + i) }
+        do {
+            try host.wait()
+        } catch {
+            throw Failure(description: "the host's side died at: \(describe(cases + error.index, rowOf[error.index]))")
+        }
+        for i in 0..<count {
+            casesByRow[rowOf[i]] += 1
+            if !Comparison.agree(host.results + i, mine + i) { mismatch(i) }
+        }
+        outcome.cases += UInt64(count)
+    }
+
+    private func mismatch(_ i: Int) {
+        outcome.mismatches += 1
+        let name = InstructionCatalog.rows.first { $0.index == rowOf[i] }?.name ?? "?"
+        outcome.mismatchesByName[name, default: 0] += 1
+        guard outcome.mismatchesByName[name] == 1, outcome.mismatchesByName.count <= plan.reports else { return }
+        report("mismatch: \(describe(host.cases + i, rowOf[i]))")
+        for line in Comparison.describe(host.cases + i, host.results + i, mine + i, pattern: host.pattern) {
+            report(line)
+        }
+    }
+
+    private func describe(_ c: UnsafeMutablePointer<oracle_case>, _ index: Int) -> String {
+        let row = InstructionCatalog.rows.first { $0.index == index }
+        let bytes = (0..<Int(c.pointee.code_length)).map { i in
+            let digits = String(oracle_case_code(c)[i], radix: 16)
+            return digits.count == 1 ? "0" + digits : digits
+        }
+        return "\(bytes.joined(separator: " "))  \(row?.name ?? "?") (\(row?.group ?? "?"))"
+    }
+
+    private func fillCoverage() {
+        var groups: [String] = []
+        var counts: [String: UInt64] = [:]
+        for row in InstructionCatalog.rows where row.fitness == .comparable {
+            if counts[row.group] == nil { groups.append(row.group) }
+            counts[row.group, default: 0] += casesByRow[row.index]
+        }
+        outcome.coverage = groups.map { ($0, counts[$0] ?? 0) }
+    }
+}

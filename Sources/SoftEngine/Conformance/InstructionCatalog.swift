@@ -1,0 +1,136 @@
+/// The opcode table as fuzzers and documents read it: which encodings there are, and what the decoder makes of one.
+package enum InstructionCatalog {
+    /// One row of the table: the encodings whose key, packed as below, agrees with `match` in the bits of `mask`.
+    package struct Row: Sendable {
+        package var index: Int
+        package var name: String
+        package var group: String
+        package var map: UInt8
+        package var opcode: UInt8
+        package var isVEX: Bool
+        package var mask: UInt32
+        package var match: UInt32
+        package var hasModRM: Bool
+        package var isLockable: Bool
+        /// Needs a SIB byte.
+        package var isGather: Bool
+        package var isString: Bool
+        /// Vectors, MMX or x87.
+        package var isVector: Bool
+        package var fitness: Fitness
+    }
+
+    /// Bits of a row's key above the ModRM byte.
+    package enum Key {
+        package static let memory = OpcodePattern.Key.memory
+        package static let p66 = OpcodePattern.Key.p66
+        package static let pF3 = OpcodePattern.Key.pF3
+        package static let pF2 = OpcodePattern.Key.pF2
+        package static let w = OpcodePattern.Key.w
+        package static let l = OpcodePattern.Key.l
+        package static let long = OpcodePattern.Key.long
+        package static let vvvv = OpcodePattern.Key.vvvv
+        package static let rexB = OpcodePattern.Key.rexB
+    }
+
+    /// Whether a user process can compare a row with its own CPU.
+    package enum Fitness: Sendable {
+        case comparable
+        /// Its result differs each time or between CPUs (RDTSC, CPUID, RDRAND), or is the hypervisor's.
+        case indeterminate
+        /// It enters the operating system, or the operating system plays the CPU's part (UMIP).
+        case system
+        /// Segments and far transfers: they need descriptor tables, which guest programs test.
+        case descriptor
+    }
+
+    /// All rows for instructions that the host has.
+    package static let rows: [Row] = {
+        let features = InstructionFeatures.host
+        return OpcodeTable.shared.entries.enumerated().dropFirst().compactMap { index, entry in
+            guard features.contains(entry.feature) else { return nil }
+            return Row(
+                index: index, name: entry.name, group: entry.group.name, map: entry.pattern.map,
+                opcode: entry.pattern.opcode, isVEX: entry.pattern.isVEX, mask: entry.pattern.mask,
+                match: entry.pattern.match, hasModRM: entry.rules.contains(.modrm),
+                isLockable: entry.rules.contains(.lockable), isGather: entry.rules.contains(.vsib),
+                isString: entry.group == .string, isVector: entry.form == .vector,
+                fitness: fitness(entry.operation))
+        }
+    }()
+
+    private static func fitness(_ operation: Operation) -> Fitness {
+        switch operation {
+        case .cpuid, .rdtsc, .rdtscp, .rdrand, .rdseed, .rdpid, .rdpmc, .xgetbv, .vmcall, .vmmcall: .indeterminate
+        case .syscall, .sysenter, .int, .int3, .into, .int1: .system
+        case .sgdt, .sidt, .smsw, .sldt, .str: .system
+        case .callFar, .callFarIndirect, .jmpFar, .jmpFarIndirect, .retFar, .iret, .movToSegment, .popSegment, .les,
+            .lds,
+            .lss, .lfs, .lgs, .lar, .lsl, .verr, .verw:
+            .descriptor
+        default: .comparable
+        }
+    }
+}
+
+extension InstructionBench {
+    /// What the decoder makes of an encoding.
+    package struct Decoded: Sendable {
+        /// Index of the row; 0 for an undefined encoding.
+        package var row: Int
+        package var length: Int
+        package var isMemory: Bool
+        /// 0-15, 16 for RIP, 0xFF for none.
+        package var base: UInt8
+        package var index: UInt8
+        package var scale: UInt8
+        package var segment: UInt8
+        package var displacement: Int64
+        /// In bytes.
+        package var addressSize: UInt8
+        package var operandSize: UInt8
+        package var isRepeated: Bool
+        package var hint: Hint
+        package var reg: UInt8
+    }
+
+    /// What operand values make an instruction interesting.
+    package enum Hint: Sendable {
+        case none
+        /// BT and its like: a register as a bit offset from the memory operand.
+        case bitOffset
+        /// rAX is compared with the destination.
+        case compareExchange
+        case division
+        case string
+        case stack
+        /// RDI or RBX points at memory.
+        case implicitPointer
+    }
+
+    /// nil where the bytes are not enough, or too many.
+    package func decode(_ code: UnsafePointer<UInt8>, available: Int, codeSize: UInt32) -> Decoded? {
+        var instruction = Instruction()
+        guard decoder.decode(code, available: available, codeSize: codeSize, into: &instruction) == .decoded else {
+            return nil
+        }
+        let isInvalid = instruction.operation == .invalid
+        let hint: Hint =
+            switch instruction.operation {
+            case .bt, .bts, .btr, .btc: .bitOffset
+            case .cmpxchg, .cmpxchg8b, .cmpxchg16b: .compareExchange
+            case .div, .idiv: .division
+            case .movs, .cmps, .stos, .lods, .scas: .string
+            case .enter, .leave: .stack
+            case .maskmov, .xlat: .implicitPointer
+            default: .none
+            }
+        return Decoded(
+            row: isInvalid ? 0 : Int(instruction.entry), length: Int(instruction.length),
+            isMemory: instruction.isMemory, base: instruction.base, index: instruction.index,
+            scale: instruction.scale, segment: instruction.segment, displacement: instruction.displacement,
+            addressSize: instruction.addressSize, operandSize: instruction.operandSize,
+            isRepeated: hint == .string && !instruction.prefixes.isDisjoint(with: [.rep, .repne]), hint: hint,
+            reg: instruction.reg)
+    }
+}
