@@ -277,6 +277,12 @@ static inline uint64_t davit_pext(uint64_t source, uint64_t mask) {
     return source;
 }
 
+// BSWAP of a 16-bit register: undefined, so whatever the host makes of the whole register.
+static inline uint64_t davit_bswap16(uint64_t value) {
+    __asm__(".byte 0x66, 0x0F, 0xC8" : "+a"(value));
+    return value;
+}
+
 // CRC32 of `size` bytes of `b` onto `a` (polynomial 0x11EDC6F41).
 static inline uint64_t davit_crc32(uint64_t a, uint64_t b, uint32_t size) {
     uint64_t crc = (uint32_t)a;
@@ -309,16 +315,20 @@ static inline uint64_t davit_compare_exchange(
     void *_Nonnull place, uint64_t expected, uint64_t desired, uint32_t size) {
     switch (size) {
     case 8:
-        __asm__ volatile("lock cmpxchgq %[d], (%[p])" : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
+        __asm__ volatile("lock cmpxchgq %[d], (%[p])"
+                         : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
         return expected;
     case 4:
-        __asm__ volatile("lock cmpxchgl %k[d], (%[p])" : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
+        __asm__ volatile("lock cmpxchgl %k[d], (%[p])"
+                         : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
         return (uint32_t)expected;
     case 2:
-        __asm__ volatile("lock cmpxchgw %w[d], (%[p])" : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
+        __asm__ volatile("lock cmpxchgw %w[d], (%[p])"
+                         : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
         return (uint16_t)expected;
     default:
-        __asm__ volatile("lock cmpxchgb %b[d], (%[p])" : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
+        __asm__ volatile("lock cmpxchgb %b[d], (%[p])"
+                         : "+a"(expected) : [d] "r"(desired), [p] "r"(place) : "memory", "cc");
         return (uint8_t)expected;
     }
 }
@@ -335,10 +345,5 @@ static inline davit_wide_result davit_compare_exchange_16(
 }
 
 static inline void davit_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-
-// REP MOVSB and REP STOSB on the host: fast for any length, forwards.
-static inline void davit_rep_movsb(void *_Nonnull to, const void *_Nonnull from, uint64_t count) {
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
-}
 
 #endif

@@ -1,10 +1,232 @@
+import CDavit
+import X86
+
 extension Interpreter {
     /// Carries out one decoded instruction. `cpu.rip` is its address, `cpu.next_rip` the next one's; branches overwrite the latter.
-    /// When it throws, registers and memory are as before (SDM vol. 3, 6.6), but for the parts of repeated string instructions done.
+    /// A repeated string instruction that stops for an interrupt sets it back to `cpu.rip`.
+    ///
+    /// When it throws, registers, memory and flags are as before (SDM vol. 3, 6.6), but for what a repeated string instruction
+    /// has done, and what ENTER or PUSHA wrote below the top of the stack.
     func execute(_ instruction: borrowing Instruction) throws(GuestFault) {
         switch instruction.operation {
+        case .invalid, .ud: throw .invalidOpcode
+
+        case .add: try add(instruction)
+        case .or: try or(instruction)
+        case .adc: try adc(instruction)
+        case .sbb: try sbb(instruction)
+        case .and: try and(instruction)
+        case .sub: try sub(instruction)
+        case .xor: try xor(instruction)
+        case .cmp: try cmp(instruction)
+        case .test: try test(instruction)
+        case .inc: try inc(instruction)
+        case .dec: try dec(instruction)
+        case .neg: try neg(instruction)
+        case .not: try not(instruction)
+        case .mul: try multiply(instruction, signed: false)
+        case .imul: try multiply(instruction, signed: true)
+        case .div: try divide(instruction, signed: false)
+        case .idiv: try divide(instruction, signed: true)
+        case .imul2: try multiplyTruncating(instruction)
+        case .rol: try rol(instruction)
+        case .ror: try ror(instruction)
+        case .rcl: try rcl(instruction)
+        case .rcr: try rcr(instruction)
+        case .shl: try shl(instruction)
+        case .shr: try shr(instruction)
+        case .sar: try sar(instruction)
+        case .shld, .shrd: try doubleShift(instruction)
+        case .bt: try bt(instruction)
+        case .bts: try bts(instruction)
+        case .btr: try btr(instruction)
+        case .btc: try btc(instruction)
+        case .bsf: try bsf(instruction)
+        case .bsr: try bsr(instruction)
+        case .popcnt: try popcnt(instruction)
+        case .lzcnt: try lzcnt(instruction)
+        case .tzcnt: try tzcnt(instruction)
+        case .bswap: byteSwap(instruction)
+        case .daa, .das: decimalAdjust(instruction)
+        case .aaa, .aas: asciiAdjust(instruction)
+        case .aam: try asciiAdjustMultiplication(instruction)
+        case .aad: asciiAdjustDivision(instruction)
+        case .adcx: try adcx(instruction)
+        case .adox: try adox(instruction)
+        case .andn: try andn(instruction)
+        case .bextr: try bextr(instruction)
+        case .bzhi: try bzhi(instruction)
+        case .blsr: try blsr(instruction)
+        case .blsmsk: try blsmsk(instruction)
+        case .blsi: try blsi(instruction)
+        case .mulx: try multiplyWithoutFlags(instruction)
+        case .pdep, .pext: try gatherBits(instruction)
+        case .rorx, .sarx, .shlx, .shrx: try shiftWithoutFlags(instruction)
+        case .crc32: try crc32(instruction)
+
+        case .mov, .movnti: try mov(instruction)
+        case .movzx: try moveZeroExtended(instruction)
+        case .movsx, .movsxd: try moveSignExtended(instruction)
+        case .movbe: try moveByteSwapped(instruction)
+        case .lea: loadEffectiveAddress(instruction)
+        case .xchg: try exchange(instruction)
+        case .xadd: try exchangeAdd(instruction)
+        case .cmpxchg: try compareExchange(instruction)
+        case .cmpxchg8b: try compareExchange8(instruction)
+        case .cmpxchg16b: try compareExchange16(instruction)
+        case .cbw: extendAccumulator(instruction)
+        case .cwd: spreadSign(instruction)
+        case .cmov: try conditionalMove(instruction)
+        case .setcc: try setOnCondition(instruction)
+        case .push: try pushOperand(instruction)
+        case .pop: try popOperand(instruction)
+        case .pusha: try pushAll(instruction)
+        case .popa: try popAll(instruction)
+        case .pushf: try pushFlags(instruction)
+        case .popf: try popFlags(instruction)
+        case .enter: try enter(instruction)
+        case .leave: try leave(instruction)
+        case .lahf: loadFlagsToAH()
+        case .sahf: storeFlagsFromAH()
+        case .salc: writeRegister(0, size: 1, rex: true, cpu.pointee.rflags & RFLAGS.CF != 0 ? 0xFF : 0)
+        case .xlat: try translateByte(instruction)
+
+        case .movs: try moveString(instruction)
+        case .cmps: try compareStrings(instruction)
+        case .stos: try storeString(instruction)
+        case .lods: try loadString(instruction)
+        case .scas: try scanString(instruction)
+        case .ins: try inputString(instruction)
+        case .outs: try outputString(instruction)
+
+        case .jcc: if isTrue(instruction.opcode) { try branchRelative(instruction) }
+        case .jmp: try branchRelative(instruction)
+        case .call: try call(instruction)
+        case .jmpIndirect: try jumpIndirect(instruction)
+        case .callIndirect: try callIndirect(instruction)
+        case .ret: try ret(instruction)
+        case .loop, .loope, .loopne: try loop(instruction)
+        case .jcxz: try jumpIfCountIsZero(instruction)
+        case .bound: try checkBounds(instruction)
+
+        case .clc: cpu.pointee.rflags &= ~RFLAGS.CF
+        case .stc: cpu.pointee.rflags |= RFLAGS.CF
+        case .cmc: cpu.pointee.rflags ^= RFLAGS.CF
+        case .cld: cpu.pointee.rflags &= ~RFLAGS.DF
+        case .std: cpu.pointee.rflags |= RFLAGS.DF
+        case .cli: try setInterruptFlag(false)
+        case .sti: try setInterruptFlag(true)
+
+        case .nop, .pause, .prefetch: break
+        case .clflush: try checkCacheLine(instruction)
+        case .fence: davit_fence()
+        case .rdrand: random(instruction, davit_rdrand())
+        case .rdseed: random(instruction, davit_rdseed())
+        case .input: try input(instruction)
+        case .output: try output(instruction)
+
         case .vector, .x87, .vzero, .maskmov, .vmaskmov, .gather: try executeOnHost(instruction)
         default: try executeSystem(instruction)
         }
     }
+}
+
+// One function for each operation that a general one is specialised for: out of line, so that `execute` stays a jump table.
+extension Interpreter {
+    @inline(never)
+    private func add(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_add) }
+    @inline(never)
+    private func or(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_or) }
+    @inline(never)
+    private func adc(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_adc) }
+    @inline(never)
+    private func sbb(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_sbb) }
+    @inline(never)
+    private func and(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_and) }
+    @inline(never)
+    private func sub(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_sub) }
+    @inline(never)
+    private func xor(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_xor) }
+
+    @inline(never)
+    private func cmp(_ instruction: borrowing Instruction) throws(GuestFault) { try compare(instruction, davit_sub) }
+    @inline(never)
+    private func test(_ instruction: borrowing Instruction) throws(GuestFault) { try compare(instruction, davit_and) }
+
+    @inline(never)
+    private func inc(_ instruction: borrowing Instruction) throws(GuestFault) { try unary(instruction, davit_inc) }
+    @inline(never)
+    private func dec(_ instruction: borrowing Instruction) throws(GuestFault) { try unary(instruction, davit_dec) }
+    @inline(never)
+    private func neg(_ instruction: borrowing Instruction) throws(GuestFault) { try unary(instruction, davit_neg) }
+
+    @inline(never)
+    private func rol(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_rol) }
+    @inline(never)
+    private func ror(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_ror) }
+    @inline(never)
+    private func rcl(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_rcl) }
+    @inline(never)
+    private func rcr(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_rcr) }
+    @inline(never)
+    private func shl(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_shl) }
+    @inline(never)
+    private func shr(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_shr) }
+    @inline(never)
+    private func sar(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_sar) }
+
+    @inline(never)
+    private func bt(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_bt) }
+    @inline(never)
+    private func bts(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_bts) }
+    @inline(never)
+    private func btr(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_btr) }
+    @inline(never)
+    private func btc(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_btc) }
+
+    @inline(never)
+    private func bsf(_ instruction: borrowing Instruction) throws(GuestFault) { try scan(instruction, davit_bsf) }
+    @inline(never)
+    private func bsr(_ instruction: borrowing Instruction) throws(GuestFault) { try scan(instruction, davit_bsr) }
+
+    @inline(never)
+    private func popcnt(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try count(instruction, davit_popcnt)
+    }
+    @inline(never)
+    private func lzcnt(_ instruction: borrowing Instruction) throws(GuestFault) { try count(instruction, davit_lzcnt) }
+    @inline(never)
+    private func tzcnt(_ instruction: borrowing Instruction) throws(GuestFault) { try count(instruction, davit_tzcnt) }
+
+    @inline(never)
+    private func adcx(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try addWithOneFlag(instruction, davit_adcx)
+    }
+    @inline(never)
+    private func adox(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try addWithOneFlag(instruction, davit_adox)
+    }
+
+    @inline(never)
+    private func andn(_ instruction: borrowing Instruction) throws(GuestFault) { try bitField(instruction, davit_andn) }
+    @inline(never)
+    private func bextr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitField(instruction, davit_bextr)
+    }
+    @inline(never)
+    private func bzhi(_ instruction: borrowing Instruction) throws(GuestFault) { try bitField(instruction, davit_bzhi) }
+
+    @inline(never)
+    private func blsr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try lowestBit(instruction, davit_blsr)
+    }
+    @inline(never)
+    private func blsmsk(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try lowestBit(instruction, davit_blsmsk)
+    }
+    @inline(never)
+    private func blsi(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try lowestBit(instruction, davit_blsi)
+    }
+
 }

@@ -1,0 +1,114 @@
+import CDavit
+import X86
+
+// Exchanges. With memory XCHG is locked always, the others by prefix; CMPXCHG writes even where it does not exchange.
+extension Interpreter {
+    @inline(never)
+    func exchange(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let g = readG(instruction, size: size)
+        guard instruction.isMemory else {
+            // In the form with the accumulator `rm` is 0, which is that.
+            let rex = instruction.prefixes.contains(.rex)
+            let e = readRegister(instruction.rm, size: size, rex: rex)
+            writeRegister(instruction.rm, size: size, rex: rex, g)
+            writeG(instruction, size: size, e)
+            return
+        }
+        let linear = try operandAddress(instruction, size: UInt64(size), write: true)
+        let flags = cpu.pointee.rflags & RFLAGS.arithmetic
+        let old = try modify(linear: linear, size: size, locked: true) { _ in davit_result(value: g, flags: flags) }
+        writeG(instruction, size: size, old)
+    }
+
+    @inline(never)
+    func exchangeAdd(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let g = readG(instruction, size: size)
+        if instruction.isMemory {
+            let linear = try operandAddress(instruction, size: UInt64(size), write: true)
+            let old = try modify(linear: linear, size: size, locked: instruction.prefixes.contains(.lock)) {
+                davit_add($0, g, 0, UInt32(size))
+            }
+            writeG(instruction, size: size, old)
+        } else {
+            let rex = instruction.prefixes.contains(.rex)
+            let e = readRegister(instruction.rm, size: size, rex: rex)
+            let result = davit_add(e, g, 0, UInt32(size))
+            writeG(instruction, size: size, e)
+            writeRegister(instruction.rm, size: size, rex: rex, result.value)
+            setArithmeticFlags(result.flags)
+        }
+    }
+
+    @inline(never)
+    func compareExchange(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let g = readG(instruction, size: size)
+        let accumulator = readRegister(0, size: size, rex: true)
+        let old: UInt64
+        if instruction.isMemory {
+            let linear = try operandAddress(instruction, size: UInt64(size), write: true)
+            old = try modify(linear: linear, size: size, locked: instruction.prefixes.contains(.lock)) {
+                davit_result(
+                    value: $0 == accumulator ? g : $0, flags: davit_sub(accumulator, $0, 0, UInt32(size)).flags)
+            }
+        } else {
+            let rex = instruction.prefixes.contains(.rex)
+            old = readRegister(instruction.rm, size: size, rex: rex)
+            writeRegister(instruction.rm, size: size, rex: rex, old == accumulator ? g : old)
+            setArithmeticFlags(davit_sub(accumulator, old, 0, UInt32(size)).flags)
+        }
+        if old != accumulator { writeRegister(0, size: size, rex: true, old) }
+    }
+
+    /// CMPXCHG8B: EDX:EAX with memory, ECX:EBX to it. Only ZF changes.
+    @inline(never)
+    func compareExchange8(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let expected = Self.pair(gpr[GeneralRegister.RDX], gpr[GeneralRegister.RAX])
+        let desired = Self.pair(gpr[GeneralRegister.RCX], gpr[GeneralRegister.RBX])
+        let linear = try operandAddress(instruction, size: 8, write: true)
+        let others = cpu.pointee.rflags & (RFLAGS.arithmetic & ~RFLAGS.ZF)
+        let old = try modify(linear: linear, size: 8, locked: instruction.prefixes.contains(.lock)) {
+            $0 == expected
+                ? davit_result(value: desired, flags: others | RFLAGS.ZF) : davit_result(value: $0, flags: others)
+        }
+        if old != expected {
+            gpr[GeneralRegister.RAX] = old & 0xFFFF_FFFF
+            gpr[GeneralRegister.RDX] = old >> 32
+        }
+    }
+
+    private static func pair(_ high: UInt64, _ low: UInt64) -> UInt64 { high << 32 | low & 0xFFFF_FFFF }
+
+    /// CMPXCHG16B: RDX:RAX with memory aligned to 16 bytes, RCX:RBX to it. Only ZF changes.
+    @inline(never)
+    func compareExchange16(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let linear = try operandAddress(instruction, size: 16, write: true)
+        guard linear & 15 == 0 else { throw .generalProtection }
+        let low = gpr[GeneralRegister.RAX]
+        let high = gpr[GeneralRegister.RDX]
+        let newLow = gpr[GeneralRegister.RBX]
+        let newHigh = gpr[GeneralRegister.RCX]
+        var found = (low: UInt64(0), high: UInt64(0))
+        if let place = try hostPointerForWrite(linear: linear, size: 16) {
+            let result = davit_compare_exchange_16(place, low, high, newLow, newHigh)
+            found = (result.low, result.high)
+        } else {
+            // A device: the two halves are read and written apart.
+            _ = try splitLocked { () throws(GuestFault) in
+                found = (try load(linear: linear, size: 8), try load(linear: linear &+ 8, size: 8))
+                let equal = found == (low, high)
+                try store(equal ? newLow : found.low, linear: linear, size: 8)
+                try store(equal ? newHigh : found.high, linear: linear &+ 8, size: 8)
+                return 0
+            }
+        }
+        let equal = found == (low, high)
+        setFlag(RFLAGS.ZF, equal)
+        if !equal {
+            gpr[GeneralRegister.RAX] = found.low
+            gpr[GeneralRegister.RDX] = found.high
+        }
+    }
+}

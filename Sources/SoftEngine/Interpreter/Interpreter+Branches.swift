@@ -1,0 +1,94 @@
+import CDavit
+import X86
+
+// Near control transfers. Targets are checked before anything is committed.
+extension Interpreter {
+    /// Makes `target`, cut to `size` bytes, the next instruction. #GP(0) if it is not canonical or beyond CS's limit.
+    @inline(__always)
+    func branch(to target: UInt64, size: UInt8) throws(GuestFault) {
+        cpu.pointee.next_rip = try branchTarget(target, size: size)
+    }
+
+    @inline(__always)
+    func branchTarget(_ target: UInt64, size: UInt8) throws(GuestFault) -> UInt64 {
+        let masked = target & Self.mask(size)
+        if is64Bit {
+            if UInt64(bitPattern: Int64(bitPattern: masked << 16) >> 16) != masked { throw .generalProtection }
+        } else if masked > UInt64(segments[Int(DAVIT_CS.rawValue)].limit) {
+            throw .generalProtection
+        }
+        return masked
+    }
+
+    @inline(__always)
+    func branchRelative(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try branch(
+            to: cpu.pointee.next_rip &+ UInt64(bitPattern: instruction.immediate), size: instruction.operandSize)
+    }
+
+    @inline(never)
+    func call(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let target = try branchTarget(
+            cpu.pointee.next_rip &+ UInt64(bitPattern: instruction.immediate), size: size)
+        try push(cpu.pointee.next_rip, size: size)
+        cpu.pointee.next_rip = target
+    }
+
+    @inline(never)
+    func callIndirect(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let target = try branchTarget(try readE(instruction, size: size), size: size)
+        try push(cpu.pointee.next_rip, size: size)
+        cpu.pointee.next_rip = target
+    }
+
+    @inline(never)
+    func jumpIndirect(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try branch(to: try readE(instruction, size: instruction.operandSize), size: instruction.operandSize)
+    }
+
+    /// RET, with bytes to release or without.
+    @inline(never)
+    func ret(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let pointer = stackPointer
+        let target = try load(linear: try stackAddress(pointer, size: size, write: false), size: size)
+        try branch(to: target, size: size)
+        setStackPointer(pointer &+ UInt64(size) &+ UInt64(bitPattern: instruction.immediate))
+    }
+
+    /// LOOP, LOOPE, LOOPNE.
+    @inline(never)
+    func loop(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.addressSize
+        let count = (gpr[GeneralRegister.RCX] &- 1) & Self.mask(size)
+        let isZero = cpu.pointee.rflags & RFLAGS.ZF != 0
+        let isTaken: Bool =
+            switch instruction.operation {
+            case .loope: count != 0 && isZero
+            case .loopne: count != 0 && !isZero
+            default: count != 0
+            }
+        if isTaken { try branchRelative(instruction) }
+        writeRegister(1, size: size, rex: true, count)
+    }
+
+    /// JCXZ, JECXZ, JRCXZ by address size.
+    @inline(never)
+    func jumpIfCountIsZero(_ instruction: borrowing Instruction) throws(GuestFault) {
+        if gpr[GeneralRegister.RCX] & Self.mask(instruction.addressSize) == 0 { try branchRelative(instruction) }
+    }
+
+    /// BOUND: a signed index against two bounds in memory.
+    @inline(never)
+    func checkBounds(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let size = instruction.operandSize
+        let linear = try operandAddress(instruction, size: UInt64(size) &* 2, write: false)
+        let second = (linear &+ UInt64(size)) & 0xFFFF_FFFF
+        let lower = Int64(bitPattern: Self.signExtend(try load(linear: linear, size: size), size: size))
+        let upper = Int64(bitPattern: Self.signExtend(try load(linear: second, size: size), size: size))
+        let value = Int64(bitPattern: Self.signExtend(readG(instruction, size: size), size: size))
+        if value < lower || value > upper { throw GuestFault(.BR) }
+    }
+}
