@@ -2,4 +2,7 @@
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/davit"
 kernel61="$cache/linux-6.1/vmlinuz"
 kernel612="$cache/linux-6.12/vmlinuz"
+# The ELF kernels inside them.
+vmlinux61="$cache/linux-6.1/vmlinux"
+vmlinux612="$cache/linux-6.12/vmlinux"
 initramfs="$cache/initramfs.cpio"
