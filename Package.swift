@@ -86,6 +86,7 @@ let package = Package(
         tests("BootLoaders", of: ["BootLoaders"]),
         tests("X86Assembler", of: ["X86Assembler"]),
         tests("DeviceBus", of: ["DeviceBus"]),
+        tests("Chipset", of: ["Chipset"]),
     ],
     swiftLanguageModes: [.v6]
 )
