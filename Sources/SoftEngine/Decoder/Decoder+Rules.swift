@@ -31,11 +31,14 @@ extension Decoder {
     @inline(__always)
     func finishVector(_ entry: OpcodeEntry, _ state: inout DecodeState, _ instruction: inout Instruction) {
         if state.prefixes.contains(.lock) { state.isUndefined = true }
+        if state.prefixes.contains(.vex), !features.contains(.avx) { state.isUndefined = true }
         if !instruction.isMemory, entry.operation != .maskmov { instruction.operandSize = 0 }
         // There are only eight MMX registers: REX does not reach them.
         if entry.shape.reg == .mmx { instruction.reg &= 7 }
         if entry.shape.rm == .mmx || entry.operation == .x87 { instruction.rm &= 7 }
-        if !state.prefixes.isDisjoint(with: [.rep, .repne]) { state.prefixes.remove(.operandSize) }
+        if entry.operation != .x87, !state.prefixes.isDisjoint(with: [.rep, .repne]) {
+            state.prefixes.remove(.operandSize)
+        }
         if !state.long && entry.rules.contains(.widensGeneral) { state.prefixes.remove(.w) }
         if entry.rules.contains(.vsib) { checkGather(&state, instruction) }
     }

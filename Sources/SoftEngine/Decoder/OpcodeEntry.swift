@@ -14,8 +14,8 @@ struct OpcodeEntry: BitwiseCopyable {
     /// Index of the next row of the same opcode; 0 ends the chain.
     var next: UInt16 = 0
 
-    /// The mnemonic in lower case, Intel's spelling.
-    var name: String { String(cString: nameBytes) }
+    /// The mnemonic in lower case, without the condition of Jcc, SETcc and CMOVcc, Intel's spelling.
+    var name: String { (pattern.isVEX && form == .vector ? "v" : "") + String(cString: nameBytes) }
 
     struct Rules: OptionSet, BitwiseCopyable {
         let rawValue: UInt8

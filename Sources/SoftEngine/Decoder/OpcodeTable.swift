@@ -17,6 +17,11 @@ struct OpcodeTable: Sendable {
         builder.addDataMovement()
         builder.addControlFlow()
         builder.addSystem()
+        builder.addX87()
+        builder.addPackedInteger()
+        builder.addSSE()
+        builder.addSSE4()
+        builder.addAVX()
         entries = UnsafeBufferPointer(start: builder.entries, count: builder.count)
         heads = UnsafePointer(builder.heads)
     }

@@ -67,8 +67,9 @@ enum Operation: UInt16 {
     case vzero
     /// MASKMOVQ, MASKMOVDQU: store to DS:rDI under a mask.
     case maskmov
-    /// VPMASKMOV, VMASKMOVPS/PD: loads and stores that do not fault where the mask is clear.
+    /// VPMASKMOV, VMASKMOVPS/PD: loads and stores that do not fault where the mask is clear. Elements are 8 bytes wide
+    /// under `.w` and in opcodes 2D and 2F, else 4.
     case vmaskmov
-    /// VGATHER and VPGATHER.
+    /// VGATHER and VPGATHER: `operandSize` is an element's, indices are 8 bytes wide if the opcode is odd, else 4.
     case gather
 }
