@@ -29,7 +29,9 @@ extension Interpreter {
     /// IN, OUT, INS and OUTS may use `size` ports from `port` on: by IOPL, else by the task's bitmap (SDM vol. 1, 19.5).
     /// Throws #GP(0).
     func checkIOPermission(port: UInt16, size: UInt8) throws(GuestFault) {
-        guard isProtected, isVirtual8086 || cpu.pointee.cpl > iopl else { return }
+        guard isProtected, isVirtual8086 || cpu.pointee.cpl > iopl else {
+            return notePortBreakpoints(port: port, size: size)
+        }
         let task = segments[Int(DAVIT_TR.rawValue)]
         // A 32- or 64-bit TSS, available or busy, that reaches to the bitmap's offset at 102.
         guard task.isPresent, task.type & ~2 == 9, task.limit >= 103 else { throw .generalProtection }
@@ -39,5 +41,6 @@ extension Interpreter {
         guard offset &+ 1 <= UInt64(task.limit) else { throw .generalProtection }
         let bits = try systemLoad(linear: task.base &+ offset, size: 2) >> UInt64(port & 7)
         guard bits & (1 << UInt64(size) &- 1) == 0 else { throw .generalProtection }
+        notePortBreakpoints(port: port, size: size)
     }
 }

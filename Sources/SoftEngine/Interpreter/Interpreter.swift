@@ -29,11 +29,30 @@ final class Interpreter {
     let ramBase: UnsafeMutableRawPointer
     let lowRAMEnd: UInt64
     let highRAMSize: UInt64
+    /// What CPUID says, and what follows from it; shared by all vCPUs.
+    let cpuid: CPUModel
+    let isAMD: Bool
     /// MAXPHYADDR: page table entries with higher address bits set are reserved.
     let physicalAddressBits: UInt64
+    let writableCR4: UInt64
+    let writableEFER: UInt64
+    /// MSRs that are only kept, by number, and their values; owned by this object.
+    let storedMSRs: [StoredMSR]
+    let storedValues: UnsafeMutablePointer<UInt64>
+    /// Null for an interpreter that runs without interrupts.
+    let apic: LocalAPIC?
+    let apicID: UInt32
+    /// Null in tests that need no time of day.
+    let clock: (any VMClock)?
+    /// The host's TSC and the machine's time when the machine was made: guest TSC 0.
+    let startTSC: UInt64
+    let startTime: UInt64
 
     /// `code` is the map that this vCPU shares with others.
-    init(memory: GuestMemory, io: any GuestIO, code: CodeMap, physicalAddressBits: UInt64 = 46) {
+    init(
+        memory: GuestMemory, io: any GuestIO, code: CodeMap, cpuid: CPUModel, apic: LocalAPIC? = nil,
+        clock: (any VMClock)? = nil, startTSC: UInt64 = 0, startTime: UInt64 = 0
+    ) {
         let raw = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<davit_cpu>.stride, alignment: 4096)
         raw.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_cpu>.stride)
         cpu = raw.bindMemory(to: davit_cpu.self, capacity: 1)
@@ -42,7 +61,19 @@ final class Interpreter {
         self.memory = memory
         self.io = io
         self.code = code
-        self.physicalAddressBits = physicalAddressBits
+        self.cpuid = cpuid
+        isAMD = cpuid.isAMD
+        physicalAddressBits = cpuid.physicalAddressBits
+        writableCR4 = cpuid.writableCR4
+        writableEFER = cpuid.writableEFER
+        storedMSRs = StoredMSR.table(isAMD: cpuid.isAMD, physicalAddressBits: cpuid.physicalAddressBits)
+        storedValues = .allocate(capacity: storedMSRs.count)
+        for i in storedMSRs.indices { (storedValues + i).initialize(to: storedMSRs[i].reset) }
+        self.apic = apic
+        apicID = apic?.id ?? 0
+        self.clock = clock
+        self.startTSC = startTSC
+        self.startTime = startTime
         system = .allocate(capacity: 1)
         system.initialize(to: SystemState())
         translations = .allocate(capacity: TranslationEntry.count)
@@ -59,6 +90,7 @@ final class Interpreter {
         lowRAMEnd = memory.regions[0].size
         highRAMSize = memory.regions.count > 1 ? memory.regions[1].size : 0
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)
+        cpu.pointee.tsc_offset = 0 &- startTSC
         flushFirstLevel()
         updateMode()
     }
@@ -66,7 +98,8 @@ final class Interpreter {
     /// An interpreter with RAM to itself, as tests want it.
     convenience init(memory: GuestMemory, io: any GuestIO) {
         guard let code = CodeMap(span: memory.span) else { fatalError("no address space for the map of cached code") }
-        self.init(memory: memory, io: io, code: code)
+        self.init(
+            memory: memory, io: io, code: code, cpuid: CPUModel(vcpuCount: 1, tscFrequency: 1_000_000_000))
     }
 
     deinit {
@@ -75,6 +108,7 @@ final class Interpreter {
         translations.deallocate()
         pcidGenerations.deallocate()
         emptyTLB.deallocate()
+        storedValues.deallocate()
     }
 
     /// 64-bit mode: CS.L in long mode.

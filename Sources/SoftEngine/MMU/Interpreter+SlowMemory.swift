@@ -7,11 +7,17 @@ import X86
 extension Interpreter {
     /// `size` is 1 to 8 bytes; the access may cross a page.
     func slowLoad(linear: UInt64, size: Int) throws(GuestFault) -> UInt64 {
-        try load(linear: linear, size: size, mode: cpu.pointee.tlb_mode, checkAlignment: checksAlignment)
+        let value = try load(
+            linear: linear, size: size, mode: cpu.pointee.tlb_mode, checkAlignment: system.pointee.checksAlignment)
+        if system.pointee.watchesData { noteDataBreakpoints(linear: linear, size: UInt64(size), write: false) }
+        return value
     }
 
     func slowStore(_ value: UInt64, linear: UInt64, size: Int) throws(GuestFault) {
-        try store(value, linear: linear, size: size, mode: cpu.pointee.tlb_mode, checkAlignment: checksAlignment)
+        try store(
+            value, linear: linear, size: size, mode: cpu.pointee.tlb_mode,
+            checkAlignment: system.pointee.checksAlignment)
+        if system.pointee.watchesData { noteDataBreakpoints(linear: linear, size: UInt64(size), write: true) }
     }
 
     /// Reads a descriptor table or task state: a supervisor access whatever the CPL.
@@ -60,7 +66,8 @@ extension Interpreter {
         let translation = try translate(linear, mode: mode, kind: .write)
         let crosses = Int(truncatingIfNeeded: linear & 0xFFF) &+ size > 4096
         if crosses { _ = try translate(nextPage(linear), mode: mode, kind: .write) }
-        if checksAlignment { try requireAlignment(linear, size: size) }
+        if system.pointee.checksAlignment { try requireAlignment(linear, size: size) }
+        if system.pointee.watchesData { noteDataBreakpoints(linear: linear, size: UInt64(size), write: true) }
         let physical = translation & ~PageRights.mask | linear & 0xFFF
         guard !crosses, let host = hostAddress(physical: physical), physical & ~0xFFF != system.pointee.apicPage else {
             return nil
@@ -74,7 +81,7 @@ extension Interpreter {
         return host
     }
 
-    /// Notes the write that `hostPointerForWrite` announced, once the instruction is done.
+    /// Notes the write that `slowHostPointerForWrite` announced, once the instruction is done.
     func finishCodeWrite() {
         let address = system.pointee.pendingCodeWrite
         guard address != UInt64.max else { return }
@@ -171,10 +178,16 @@ extension Interpreter {
             }
             return value
         }
+        if address & ~0xFFF == system.pointee.apicPage, let apic {
+            return apic.readMMIO(offset: address & 0xFFF, width: width) & width.mask
+        }
         return io.readMMIO(GuestPhysicalAddress(address), width: width) & width.mask
     }
 
     private func writeDevice(_ address: UInt64, width: AccessWidth, _ value: UInt64) {
+        if address & ~0xFFF == system.pointee.apicPage, let apic {
+            return apic.writeMMIO(offset: address & 0xFFF, width: width, value: value)
+        }
         io.writeMMIO(GuestPhysicalAddress(address), width: width, value: value)
     }
 }

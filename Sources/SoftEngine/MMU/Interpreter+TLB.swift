@@ -147,22 +147,20 @@ extension Interpreter {
 
     // MARK: The mode in force
 
-    /// To be called when CPL, EFLAGS.AC, CR0.AM or CR4.SMAP has changed: chooses the TLB that data accesses probe.
-    /// Where alignment is checked that is one which stays empty, so that every access takes the slow path.
+    /// To be called when CPL, EFLAGS.AC, CR0.AM, CR4.SMAP or the breakpoints have changed: chooses the TLB that data accesses probe.
+    /// Where alignment is checked or data watched that is one which stays empty, so that every access takes the slow path.
     func updateMode() {
         let isUser = cpu.pointee.cpl == 3
         let hasAC = cpu.pointee.rflags & RFLAGS.AC != 0
         let mode: davit_tlb_mode =
             isUser
             ? DAVIT_TLB_USER : cpu.pointee.cr4 & CR4.SMAP != 0 && !hasAC ? DAVIT_TLB_KERNEL : DAVIT_TLB_KERNEL_AC
+        let checksAlignment = isUser && hasAC && cpu.pointee.cr0 & CR0.AM != 0
+        system.pointee.checksAlignment = checksAlignment
         cpu.pointee.tlb_mode = mode.rawValue
         cpu.pointee.tlb_current =
-            isUser && hasAC && cpu.pointee.cr0 & CR0.AM != 0 ? emptyTLB : davit_cpu_tlb(cpu, mode.rawValue)
+            checksAlignment || system.pointee.watchesData ? emptyTLB : davit_cpu_tlb(cpu, mode.rawValue)
     }
-
-    /// Data accesses are checked for alignment: CPL 3, CR0.AM and EFLAGS.AC.
-    @inline(__always)
-    var checksAlignment: Bool { cpu.pointee.tlb_current == emptyTLB }
 
     /// The mode of accesses that the CPU makes to descriptor tables and task states: supervisor, EFLAGS.AC without a say.
     @inline(__always)

@@ -15,12 +15,31 @@ struct SystemState: BitwiseCopyable {
     var largeRegions: UInt64 = 0
     var hugeRegions: UInt64 = 0
 
+    /// EXT of error codes: 1 while an event from outside the program is delivered.
+    var externalEvent: UInt32 = 0
+    /// An NMI handler runs: no other NMI until the next IRET.
+    var nmiBlocked = false
+
+    /// Enable bits of DR7; 0 if no breakpoint is armed.
+    var breakpoints: UInt64 = 0
+    /// CPL 3, CR0.AM and EFLAGS.AC: data accesses are checked for alignment.
+    var checksAlignment = false
+    /// A data or port breakpoint is armed.
+    var watchesData = false
+    /// Causes (bits of DR6) of the debug trap due after the current instruction.
+    var debugTraps: UInt64 = 0
+
+    var tscAdjust: UInt64 = 0
+    /// kvmclock's two MSRs.
+    var kvmSystemTime: UInt64 = 0
+    var kvmWallClock: UInt64 = 0
+
     /// An interrupt was found that could not be delivered yet; see `setFlags`.
     var interruptWaits = false
 
     /// The instruction after the last one of the block being run; 0 ends the block after the current instruction.
     var blockEnd: Int = 0
-    /// A page with cached code for which `hostPointerForWrite` gave a pointer: the write is noted when the instruction is done.
+    /// A page with cached code for which `slowHostPointerForWrite` gave a pointer: the write is noted when the instruction is done.
     var pendingCodeWrite: UInt64 = UInt64.max
     var pendingCodeWriteSize: UInt64 = 0
 }

@@ -1,0 +1,93 @@
+import CDavit
+import X86
+
+// SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS (Intel SDM vol. 2; AMD APM vol. 3). The vendors differ outside 64-bit mode, and in what
+// SYSRET checks.
+extension Interpreter {
+    private static let flatCode32: UInt16 = 0xC09B
+    private static let flatCode64: UInt16 = 0xA09B
+    private static let flatData: UInt16 = 0xC093
+    /// DPL 3 in the attributes.
+    private static let user: UInt16 = 0x60
+
+    private func setFlat(code: UInt16, stack: UInt16, codeAttributes: UInt16, dataAttributes: UInt16, cpl: UInt32) {
+        segments[Int(DAVIT_SS.rawValue)] = davit_segment(
+            base: 0, limit: UInt32.max, selector: stack, attributes: dataAttributes)
+        setCodeSegment(
+            davit_segment(base: 0, limit: UInt32.max, selector: code, attributes: codeAttributes), cpl: cpl)
+    }
+
+    func systemCall() throws(GuestFault) {
+        guard cpu.pointee.efer & EFER.SCE != 0, isProtected, isAMD || is64Bit else { throw .invalidOpcode }
+        let selector = UInt16(truncatingIfNeeded: cpu.pointee.star >> 32) & 0xFFFC
+        var flags = cpu.pointee.rflags & ~RFLAGS.RF
+        gpr[GeneralRegister.RCX] = cpu.pointee.next_rip
+        if isLong {
+            gpr[11] = flags
+            cpu.pointee.next_rip = is64Bit ? cpu.pointee.lstar : cpu.pointee.cstar
+            flags &= ~cpu.pointee.sfmask
+        } else {
+            cpu.pointee.next_rip = cpu.pointee.star & 0xFFFF_FFFF
+            flags &= ~(RFLAGS.VM | RFLAGS.IF)
+        }
+        setFlags(flags | RFLAGS.reserved1)
+        setFlat(
+            code: selector, stack: selector &+ 8, codeAttributes: isLong ? Self.flatCode64 : Self.flatCode32,
+            dataAttributes: Self.flatData, cpl: 0)
+    }
+
+    func systemReturn(size: UInt8) throws(GuestFault) {
+        guard cpu.pointee.efer & EFER.SCE != 0, isProtected, isAMD || is64Bit else { throw .invalidOpcode }
+        guard cpu.pointee.cpl == 0 else { throw .generalProtection }
+        let star = UInt16(truncatingIfNeeded: cpu.pointee.star >> 48)
+        let isTo64Bit = is64Bit && size == 8
+        let rip = isTo64Bit ? gpr[GeneralRegister.RCX] : gpr[GeneralRegister.RCX] & 0xFFFF_FFFF
+        // AMD's CPUs notice a bad address only at the fetch, with the user's rights.
+        if isTo64Bit && !isAMD && !Self.isCanonical(rip) { throw .generalProtection }
+        cpu.pointee.next_rip = rip
+        let flags =
+            isLong ? gpr[11] & 0x3C_7FD7 | RFLAGS.reserved1 : cpu.pointee.rflags | RFLAGS.IF
+        setFlat(
+            code: (star &+ (isTo64Bit ? 16 : 0)) | 3, stack: (star &+ 8) | 3,
+            codeAttributes: (isTo64Bit ? Self.flatCode64 : Self.flatCode32) | Self.user,
+            dataAttributes: Self.flatData | Self.user, cpl: 3)
+        setFlags(flags)
+    }
+
+    func systemEnter() throws(GuestFault) {
+        if isAMD && isLong { throw .invalidOpcode }
+        guard isProtected, cpu.pointee.sysenter_cs & 0xFFFC != 0 else { throw .generalProtection }
+        let selector = UInt16(truncatingIfNeeded: cpu.pointee.sysenter_cs) & 0xFFFC
+        let mask = isLong ? UInt64.max : 0xFFFF_FFFF
+        gpr[GeneralRegister.RSP] = cpu.pointee.sysenter_esp & mask
+        cpu.pointee.next_rip = cpu.pointee.sysenter_eip & mask
+        setFlags(cpu.pointee.rflags & ~(RFLAGS.VM | RFLAGS.IF))
+        setFlat(
+            code: selector, stack: selector &+ 8, codeAttributes: isLong ? Self.flatCode64 : Self.flatCode32,
+            dataAttributes: Self.flatData, cpl: 0)
+    }
+
+    func systemExit(size: UInt8) throws(GuestFault) {
+        if isAMD && isLong { throw .invalidOpcode }
+        guard isProtected, cpu.pointee.sysenter_cs & 0xFFFC != 0, cpu.pointee.cpl == 0 else { throw .generalProtection }
+        let isTo64Bit = size == 8
+        let rip = gpr[GeneralRegister.RDX]
+        let rsp = gpr[GeneralRegister.RCX]
+        if isTo64Bit && !(Self.isCanonical(rip) && Self.isCanonical(rsp)) { throw .generalProtection }
+        let selector = (UInt16(truncatingIfNeeded: cpu.pointee.sysenter_cs) &+ (isTo64Bit ? 32 : 16)) | 3
+        cpu.pointee.next_rip = isTo64Bit ? rip : rip & 0xFFFF_FFFF
+        gpr[GeneralRegister.RSP] = isTo64Bit ? rsp : rsp & 0xFFFF_FFFF
+        setFlat(
+            code: selector, stack: (selector &+ 8) | 3,
+            codeAttributes: (isTo64Bit ? Self.flatCode64 : Self.flatCode32) | Self.user,
+            dataAttributes: Self.flatData | Self.user, cpl: 3)
+    }
+
+    func swapGS() throws(GuestFault) {
+        guard is64Bit else { throw .invalidOpcode }
+        guard cpu.pointee.cpl == 0 else { throw .generalProtection }
+        let base = segments[Int(DAVIT_GS.rawValue)].base
+        segments[Int(DAVIT_GS.rawValue)].base = cpu.pointee.kernel_gs_base
+        cpu.pointee.kernel_gs_base = base
+    }
+}
