@@ -3,8 +3,8 @@ import GuestMemory
 
 /// A kernel, initrd or module as it lies in a file, or in memory.
 ///
-/// The file is read with `pread`, straight into guest memory, and never mapped: a file that shrinks while it is being read then
-/// gives an error, where a mapping would give SIGBUS. It stays open, so that a reset can load it again.
+/// The file is read with `pread` and never mapped: one that shrinks while it is being read then gives an error, where a mapping would
+/// give SIGBUS. It stays open, so that a reset can load it again.
 public final class KernelFile: Sendable {
     /// The flag that named the file, such as `--kernel`.
     public let flag: String
@@ -13,6 +13,8 @@ public final class KernelFile: Sendable {
     /// In bytes, when the file was opened.
     public let size: UInt64
     private let contents: Contents
+    /// How much is copied at a time, in bytes: little enough for the host's second-level cache.
+    private static let pieceSize = 128 << 10
 
     private enum Contents: Sendable {
         case descriptor(Int32)
@@ -92,12 +94,45 @@ public final class KernelFile: Sendable {
         try check(offset: offset, count: count, part: part)
         let address = GuestPhysicalAddress(address)
         guard count > 0 else { return }
-        guard let place = memory.pointer(at: address, count: count) else {
+        guard let place = memory.fileOffset(of: address, count: count) else {
             throw source.error(.doesNotFit, "\(part) at \(address) is outside RAM", mend: "give more with --memory")
         }
-        // Safe: `pointer` has checked that all `count` bytes are mapped RAM, so `count` fits an Int.
-        try fill(UnsafeMutableRawBufferPointer(start: place, count: Int(count)), from: offset, part: part)
+        var failure: BootError?
+        withUnsafeTemporaryAllocation(byteCount: Self.pieceSize, alignment: 16) { buffer in
+            do throws(BootError) {
+                var done: UInt64 = 0
+                while done < count {
+                    let size = Int(min(UInt64(buffer.count), count - done))
+                    let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<size])
+                    try fill(piece, from: offset + done, part: part)
+                    try store(UnsafeRawBufferPointer(piece), in: memory, at: place + done)
+                    done += UInt64(size)
+                }
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
         memory.didWrite(at: address, count: count)
+    }
+
+    /// Writes to the guest's memfd rather than through its mapping, which would fault on every fresh page.
+    private func store(
+        _ bytes: UnsafeRawBufferPointer, in memory: GuestMemory, at fileOffset: UInt64
+    ) throws(BootError) {
+        var done = 0
+        while done < bytes.count {
+            // Safe: the bytes from `done` to `bytes.count` are the buffer's own.
+            let put = pwrite(
+                memory.fileDescriptor, bytes.baseAddress! + done, bytes.count - done, off_t(fileOffset) + off_t(done))
+            if put < 0 && errno == EINTR { continue }
+            guard put > 0 else {
+                throw BootSource(flag: "--memory", file: "").error(
+                    .doesNotFit, "the host has no memory left for the guest (\(String(cString: strerror(errno))))",
+                    mend: "give the guest less, or free some")
+            }
+            done += put
+        }
     }
 
     private func check(offset: UInt64, count: UInt64, part: String) throws(BootError) {

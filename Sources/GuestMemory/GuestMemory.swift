@@ -104,6 +104,17 @@ public final class GuestMemory: Sendable {
         return nil
     }
 
+    /// Where `count` bytes at `address` lie in the memfd, or nil unless all of them are RAM.
+    ///
+    /// To fill pages that nobody has touched, `pwrite` to the memfd takes less than half the time of stores, which fault on each.
+    public func fileOffset(of address: GuestPhysicalAddress, count: UInt64) -> UInt64? {
+        for region in regions {
+            let offset = address.rawValue &- region.start.rawValue
+            if offset < region.size { return count <= region.size &- offset ? region.fileOffset &+ offset : nil }
+        }
+        return nil
+    }
+
     /// Installs the engine's observer of writes, or removes it. `range` is in guest physical addresses; the bytes are already written.
     public func observeWrites(_ observer: (@Sendable (_ range: Range<UInt64>) -> Void)?) {
         writeObserver.withLock { $0 = observer }

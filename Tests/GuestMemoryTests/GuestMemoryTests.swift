@@ -21,4 +21,14 @@ import Testing
         let memory = try GuestMemory(size: 1 << 20)
         #expect(memory.pointer(at: GuestPhysicalAddress(addressAndCount[0]), count: addressAndCount[1]) == nil)
     }
+
+    @Test func fileOffsetsSkipTheHole() throws {
+        let memory = try GuestMemory(size: 4 << 30)
+        #expect(memory.fileOffset(of: GuestPhysicalAddress(0x1000), count: 16) == 0x1000)
+        #expect(
+            memory.fileOffset(of: GuestPhysicalAddress(GuestMemory.holeEnd + 8), count: 8) == GuestMemory.holeStart + 8)
+        #expect(memory.fileOffset(of: GuestPhysicalAddress(GuestMemory.holeStart - 8), count: 9) == nil)
+        #expect(memory.fileOffset(of: GuestPhysicalAddress(GuestMemory.holeEnd + (1 << 30)), count: 1) == nil)
+        #expect(memory.fileOffset(of: GuestPhysicalAddress(0), count: .max) == nil)
+    }
 }
