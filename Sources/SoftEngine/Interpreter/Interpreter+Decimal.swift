@@ -2,7 +2,7 @@ import CDavit
 import X86
 
 // Decimal adjustment (SDM vol. 2, AAA to DAS), which 64-bit hosts no longer carry out. Flags that the manual calls undefined
-// are those of AMD's and Intel's CPUs alike: the ones of the addition or subtraction that adjusts.
+// are those of the addition or subtraction that adjusts: compared with an AMD CPU for every value of AX and of the flags.
 extension Interpreter {
     /// DAA and DAS.
     @inline(never)
@@ -27,10 +27,11 @@ extension Interpreter {
     func asciiAdjust(_ instruction: borrowing Instruction) {
         let ax = gpr[GeneralRegister.RAX] & 0xFFFF
         let adjusts = ax & 0xF > 9 || cpu.pointee.rflags & RFLAGS.AF != 0
-        let adjusted = !adjusts ? ax : instruction.operation == .aaa ? ax &+ 0x106 : ax &- 0x106
-        let value = adjusted & 0xFF0F
-        writeRegister(0, size: 2, rex: true, value)
-        setArithmeticFlags(davit_or(value, 0, 0, 1).flags)
+        let adjustment: UInt64 = adjusts ? 0x106 : 0
+        let result =
+            instruction.operation == .aaa ? davit_add(ax, adjustment, 0, 2) : davit_sub(ax, adjustment, 0, 2)
+        writeRegister(0, size: 2, rex: true, result.value & 0xFF0F)
+        setArithmeticFlags(result.flags & ~(RFLAGS.CF | RFLAGS.AF))
         setFlag(RFLAGS.CF | RFLAGS.AF, adjusts)
     }
 
@@ -40,7 +41,7 @@ extension Interpreter {
         let base = UInt64(bitPattern: instruction.immediate) & 0xFF
         guard base != 0 else { throw .divideError }
         let al = gpr[GeneralRegister.RAX] & 0xFF
-        writeRegister(0, size: 2, rex: true, al / base << 8 | al % base)
+        writeRegister(0, size: 2, rex: true, (al / base) << 8 | al % base)
         setArithmeticFlags(davit_or(al % base, 0, 0, 1).flags)
     }
 
