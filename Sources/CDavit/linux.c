@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -22,6 +23,8 @@ int davit_futex_wake(volatile uint32_t *word, int count) {
 }
 
 void davit_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+void davit_set_timer_slack(uint64_t nanoseconds) { prctl(PR_SET_TIMERSLACK, (unsigned long)nanoseconds); }
 
 uint64_t davit_host_memory(void) {
     struct sysinfo host;

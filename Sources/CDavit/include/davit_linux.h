@@ -17,6 +17,9 @@ int davit_futex_wake(volatile uint32_t *_Nonnull word, int count);
 // Names the calling thread; at most 15 bytes.
 void davit_name_thread(const char *_Nonnull name);
 
+// How late the kernel may wake the calling thread out of a timed sleep, in nanoseconds.
+void davit_set_timer_slack(uint64_t nanoseconds);
+
 // The host's RAM in bytes; 0 if it cannot be told.
 uint64_t davit_host_memory(void);
 
