@@ -60,7 +60,7 @@ struct OpcodeSampler {
         if pattern.match & Key.pF2 != 0 { bytes.append(0xF2) }
         if stray { bytes.append([0xF0, 0xF2, 0xF3].randomElement(using: &generator)!) }
         if codeSize == 8 {
-            var rex = UInt8(random >> 20) & 0b0110
+            var rex = UInt8(truncatingIfNeeded: random >> 20) & 0b0110
             if random & Key.w != 0 { rex |= 8 }
             if random & Key.rexB != 0 { rex |= 1 }
             if rex != 0 || chance(8) { bytes.append(0x40 | rex) }

@@ -70,7 +70,7 @@ extension Decoder {
         if prefixes.contains(.w) { key |= OpcodePattern.Key.w }
         if prefixes.contains(.l) { key |= OpcodePattern.Key.l }
         if state.long { key |= OpcodePattern.Key.long }
-        if instruction.vvvv != 0 { key |= OpcodePattern.Key.vvvv }
+        if state.namesVVVV { key |= OpcodePattern.Key.vvvv }
         if state.b != 0 { key |= OpcodePattern.Key.rexB }
         return key
     }

@@ -92,6 +92,7 @@ extension Decoder {
             instruction.map = 1
         }
         instruction.vvvv = ~payload >> 3 & 15
+        state.namesVVVV = instruction.vvvv != 0
         if !state.long {
             // Eight registers only; R and X are 1 there, or it would be LES or LDS.
             state.b = 0

@@ -39,7 +39,13 @@ extension Decoder {
         if entry.operation != .x87, !state.prefixes.isDisjoint(with: [.rep, .repne]) {
             state.prefixes.remove(.operandSize)
         }
-        if !state.long && entry.rules.contains(.widensGeneral) { state.prefixes.remove(.w) }
+        if !state.long && entry.rules.contains(.widensGeneral) && state.prefixes.contains(.w) {
+            state.prefixes.remove(.w)
+            // AMD's CPUs do not take VPEXTRQ and VPINSRQ for their narrower namesakes.
+            if instruction.map == 3 && entry.shape.rm == .general && behaviour.contains(.amd) {
+                state.isUndefined = true
+            }
+        }
         if entry.rules.contains(.vsib) { checkGather(&state, instruction) }
     }
 

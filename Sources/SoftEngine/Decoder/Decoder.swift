@@ -15,7 +15,8 @@ struct Decoder {
     /// Where AMD's and Intel's CPUs differ.
     struct Behaviour: OptionSet, BitwiseCopyable {
         let rawValue: UInt8
-        /// 66 shortens near branches in 64-bit mode, and REX.W does not widen far pointers in memory: AMD.
+        /// 66 shortens near branches in 64-bit mode, REX.W does not widen far pointers in memory, and VPEXTRQ and VPINSRQ are
+        /// undefined outside 64-bit mode: AMD.
         static let amd = Behaviour(rawValue: 1)
     }
 
@@ -76,6 +77,8 @@ struct DecodeState {
     var r: UInt8 = 0
     var x: UInt8 = 0
     var b: UInt8 = 0
+    /// VEX.vvvv is not 1111.
+    var namesVVVV = false
     /// The encoding breaks a rule: #UD, once its length is known.
     var isUndefined = false
 

@@ -112,7 +112,7 @@ extension OpcodeTableBuilder {
         add(.x0F(0x01).modrm(0xD1).np, "xsetbv", .xsetbv, .none, .none, .none, .modrm, feature: .xsave)
         add(.x0F(0x77).vex.np.l0.noVVVV, "vzeroupper", .vzero, feature: .avx)
         add(.x0F(0x77).vex.np.l1.noVVVV, "vzeroall", .vzero, feature: .avx)
-        add(.x0F(0x77), "emms", .emms, feature: .mmx)
+        add(.x0F(0x77).np, "emms", .emms, feature: .mmx)
         add(.one(0x9B), "fwait", .fwait)
     }
 }
