@@ -109,6 +109,9 @@ package final class InstructionBench {
 
     /// Carries out the instruction at RIP, whose bytes are given. On an exception RIP stays where it is.
     package func step(code: UnsafePointer<UInt8>, available: Int) -> Outcome {
+        // The state was set by hand: nothing of an earlier instruction's may linger.
+        davit_cpu_served(cpu, UInt32.max)
+        interpreter.updateMode()
         var instruction = Instruction()
         let outcome = decoder.decode(
             code, available: available, codeSize: cpu.pointee.code_size, into: &instruction)

@@ -56,7 +56,8 @@ extension Interpreter {
         } else {
             let rex = instruction.prefixes.contains(.rex)
             old = readRegister(instruction.rm, size: size, rex: rex)
-            writeRegister(instruction.rm, size: size, rex: rex, old == accumulator ? g : old)
+            // Without an exchange the whole register stays, upper half included.
+            if old == accumulator { writeRegister(instruction.rm, size: size, rex: rex, g) }
             setArithmeticFlags(davit_sub(accumulator, old, 0, UInt32(size)).flags)
         }
         if old != accumulator { writeRegister(0, size: size, rex: true, old) }

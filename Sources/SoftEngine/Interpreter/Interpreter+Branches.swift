@@ -63,13 +63,15 @@ extension Interpreter {
     func loop(_ instruction: borrowing Instruction) throws(GuestFault) {
         let size = instruction.addressSize
         let count = (gpr[GeneralRegister.RCX] &- 1) & Self.mask(size)
-        let isZero = cpu.pointee.rflags & RFLAGS.ZF != 0
-        let isTaken: Bool =
-            switch instruction.operation {
-            case .loope: count != 0 && isZero
-            case .loopne: count != 0 && !isZero
-            default: count != 0
+        var isTaken = count != 0
+        if instruction.operation != .loop {
+            var wantsZero = instruction.operation == .loope
+            // AMD's CPUs take a REPE or REPNE prefix for the condition, whichever the opcode is; their manual does not say so.
+            if !instruction.prefixes.isDisjoint(with: [.rep, .repne]) && HostCPUID.isAMD {
+                wantsZero = instruction.prefixes.contains(.rep)
             }
+            isTaken = isTaken && (cpu.pointee.rflags & RFLAGS.ZF != 0) == wantsZero
+        }
         if isTaken { try branchRelative(instruction) }
         writeRegister(1, size: size, rex: true, count)
     }

@@ -55,14 +55,13 @@ extension Interpreter {
         }
     }
 
-    /// CMPS. A fault leaves the flags as they were before the instruction (SDM vol. 2, REP).
+    /// CMPS.
     @inline(never)
     func compareStrings(_ instruction: borrowing Instruction) throws(GuestFault) {
         let string = StringOperands(instruction)
         let size = string.size
         let stopsOn = Self.stopCondition(instruction)
-        var flags = cpu.pointee.rflags & RFLAGS.arithmetic
-        try repeatString(instruction) { limit throws(GuestFault) in
+        try repeatComparison(instruction) { limit throws(GuestFault) in
             var n = limit
             let a: UInt64
             let b: UInt64
@@ -84,21 +83,19 @@ extension Interpreter {
                 advance(GeneralRegister.RSI, by: step(size), size: string.addressSize)
                 advance(GeneralRegister.RDI, by: step(size), size: string.addressSize)
             }
-            flags = davit_sub(a, b, 0, UInt32(size)).flags
+            setArithmeticFlags(davit_sub(a, b, 0, UInt32(size)).flags)
             return StringProgress(done: done, isEnded: (a == b) == stopsOn)
         }
-        setArithmeticFlags(flags)
     }
 
-    /// SCAS. Flags as with CMPS.
+    /// SCAS.
     @inline(never)
     func scanString(_ instruction: borrowing Instruction) throws(GuestFault) {
         let string = StringOperands(instruction)
         let size = string.size
         let stopsOn = Self.stopCondition(instruction)
         let a = readRegister(0, size: size, rex: true)
-        var flags = cpu.pointee.rflags & RFLAGS.arithmetic
-        try repeatString(instruction) { limit throws(GuestFault) in
+        try repeatComparison(instruction) { limit throws(GuestFault) in
             var n = limit
             let b: UInt64
             var done: UInt64 = 1
@@ -112,10 +109,9 @@ extension Interpreter {
                 b = try load(linear: try destinationElement(string, write: false), size: size)
                 advance(GeneralRegister.RDI, by: step(size), size: string.addressSize)
             }
-            flags = davit_sub(a, b, 0, UInt32(size)).flags
+            setArithmeticFlags(davit_sub(a, b, 0, UInt32(size)).flags)
             return StringProgress(done: done, isEnded: (a == b) == stopsOn)
         }
-        setArithmeticFlags(flags)
     }
 
     /// INS. The destination is checked before the port is read, which cannot be undone.
@@ -201,6 +197,21 @@ extension Interpreter {
                 cpu.pointee.next_rip = cpu.pointee.rip
                 return
             }
+        }
+    }
+
+    /// `repeatString` for CMPS and SCAS. When a later element faults, AMD's CPUs keep the flags of the last one that did not;
+    /// Intel's go back to those before the instruction (SDM vol. 2, REP).
+    @inline(__always)
+    private func repeatComparison(
+        _ instruction: borrowing Instruction, _ turn: (UInt64) throws(GuestFault) -> StringProgress
+    ) throws(GuestFault) {
+        let before = cpu.pointee.rflags & RFLAGS.arithmetic
+        do throws(GuestFault) {
+            try repeatString(instruction, turn)
+        } catch {
+            if !HostCPUID.isAMD { setArithmeticFlags(before) }
+            throw error
         }
     }
 
