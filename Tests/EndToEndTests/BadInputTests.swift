@@ -10,14 +10,6 @@ import Testing
         return (status, String(davit.text.dropLast()))
     }
 
-    private func temporaryFile(_ bytes: [UInt8]) -> String {
-        var template = Array("/tmp/davit-test-XXXXXX".utf8CString)
-        let descriptor = mkstemp(&template)
-        _ = write(descriptor, bytes, bytes.count)
-        close(descriptor)
-        return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-
     @Test(
         arguments: [
             (["run"], 64, "davit: --kernel is missing: give the path of the kernel to boot; see 'davit help run'"),
@@ -90,5 +82,50 @@ import Testing
         #expect(status == 0)
         #expect(text.contains("debug-exit"))
         #expect(text.contains("--no-reboot"))
+    }
+
+    @Test(arguments: ["/nonexistent/vmlinuz", "/tmp", "/dev/null"])
+    func filesThatCannotBeRead(path: String) {
+        let (status, text) = run("run", "--kernel", path)
+        #expect(status == 66)
+        #expect(text.hasPrefix("davit: --kernel \(path): "))
+        #expect(!text.contains("\n"))
+    }
+
+    @Test func fileThatIsEmpty() {
+        let empty = HandMadeKernel(file: [])
+        let (status, text) = run("run", "--kernel", empty.path)
+        #expect(status == 66)
+        #expect(text == "davit: --kernel \(empty.path): is empty: fetch or build the file again")
+    }
+
+    @Test func filesThatAreNoKernel() {
+        let files: [[UInt8]] = [
+            Array("not a kernel at all\n".utf8), [0x7F, 0x45, 0x4C, 0x46], [UInt8](repeating: 0xFF, count: 100_000),
+        ]
+        for file in files.map(HandMadeKernel.init(file:)) {
+            let (status, text) = run("run", "--kernel", file.path)
+            #expect(status == 65)
+            #expect(text.hasPrefix("davit: --kernel \(file.path): "))
+            #expect(!text.contains("\n"))
+        }
+        #expect(run("run", "--kernel", "/bin/ls").status == 65)
+    }
+
+    @Test func initrdThatIsMissingOrTooLarge() {
+        let kernel = HandMadeKernel(code: [0xF4])
+        let (status, text) = run("run", "--kernel", kernel.path, "--module", "/nonexistent/module")
+        #expect(status == 66)
+        #expect(text.hasPrefix("davit: --module /nonexistent/module: "))
+        let large = HandMadeKernel(file: [UInt8](repeating: 0, count: 20 << 20))
+        let (tooLarge, why) = run("run", "--kernel", kernel.path, "--module", large.path, "--memory", "16")
+        #expect(tooLarge == 65)
+        #expect(why.hasPrefix("davit: --module \(large.path): "))
+    }
+
+    @Test func logThatCannotBeWritten() {
+        let (status, text) = run("run", "--kernel", "a", "--log", "/nonexistent/log")
+        #expect(status == 66)
+        #expect(text.hasPrefix("davit: --log /nonexistent/log: cannot write to it (No such file or directory); "))
     }
 }

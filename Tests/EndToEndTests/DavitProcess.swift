@@ -9,8 +9,8 @@ final class DavitProcess {
     private static let newSession: Int16 = 0x80
 
     private let process: pid_t
-    private let input: Int32
-    private let output: Int32
+    private var input: Int32
+    private var output: Int32
     /// Everything written so far, to standard output and standard error.
     private(set) var text = ""
 
@@ -71,8 +71,8 @@ final class DavitProcess {
             waitpid(process, nil, 0)
         }
         if ownsDescriptors {
-            close(input)
-            close(output)
+            if input >= 0 { close(input) }
+            if output >= 0 { close(output) }
         }
     }
 
@@ -83,6 +83,30 @@ final class DavitProcess {
     }
 
     func type(_ text: String) { _ = write(input, text, text.utf8.count) }
+
+    /// The other end sees the end of file.
+    func closeInput() {
+        close(input)
+        input = -1
+    }
+
+    /// The other end has nobody to write to any more.
+    func closeOutput() {
+        close(output)
+        output = -1
+    }
+
+    /// The other end sees the end of file.
+    func closeInput() {
+        close(input)
+        input = -1
+    }
+
+    /// The other end has nobody to write to any more.
+    func closeOutput() {
+        close(output)
+        output = -1
+    }
 
     func signal(_ number: Int32) { kill(process, number) }
 
@@ -139,7 +163,10 @@ final class DavitProcess {
 
     private func readMore(milliseconds: Int32) -> Reading {
         var request = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
-        guard poll(&request, 1, milliseconds) > 0 else { return .none }
+        guard output >= 0, poll(&request, 1, milliseconds) > 0 else {
+            if output < 0 { usleep(10_000) }
+            return .none
+        }
         var buffer = [UInt8](repeating: 0, count: 65536)
         let count = read(output, &buffer, buffer.count)
         guard count > 0 else {

@@ -1,0 +1,30 @@
+import Glibc
+
+/// Debian's kernels and the initramfs that `scripts/setup` has fetched and made.
+enum LinuxGuest {
+    static let prompt = "guest:~# "
+
+    private static var cache: String {
+        let home = getenv("HOME").map { String(cString: $0) } ?? "/root"
+        return (getenv("XDG_CACHE_HOME").map { String(cString: $0) } ?? home + "/.cache") + "/davit"
+    }
+
+    static var initramfs: String { cache + "/initramfs.cpio" }
+    static var kernel61: String { cache + "/linux-6.1/vmlinuz" }
+    static var vmlinux61: String { cache + "/linux-6.1/vmlinux" }
+    static var kernel612: String { cache + "/linux-6.12/vmlinuz" }
+    static var vmlinux612: String { cache + "/linux-6.12/vmlinux" }
+    static var isThere: Bool { access(initramfs, R_OK) == 0 }
+
+    /// davit with a Linux guest that has just been switched on.
+    static func start(
+        kernel: String = kernel61, commandLine: String = "console=ttyS0 quiet", streams: DavitProcess.Streams = .pipes,
+        _ more: String...
+    ) -> DavitProcess {
+        DavitProcess(
+            [
+                "run", "--engine", "soft", "--kernel", kernel, "--initrd", initramfs, "--cmdline", commandLine,
+                "--memory", "512M", "--cpus", "1",
+            ] + more, streams: streams)
+    }
+}

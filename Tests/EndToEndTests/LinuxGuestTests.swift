@@ -1,0 +1,71 @@
+import Glibc
+import Testing
+
+/// Debian's kernels from power-on to power-off, as a user drives them.
+@Suite(.serialized, .enabled(if: LinuxGuest.isThere, "scripts/setup fetches the kernels"), .timeLimit(.minutes(15)))
+struct LinuxGuestTests {
+    /// How long a guest may take to its shell, in seconds; generous, because other work may share the host.
+    private let patience = 240
+
+    @Test(arguments: [LinuxGuest.kernel61, LinuxGuest.kernel612])
+    func bootsToAShellAndPowersOff(kernel: String) {
+        let davit = LinuxGuest.start(kernel: kernel)
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        davit.type("cat /sys/devices/system/clocksource/clocksource0/current_clocksource; echo T$((40+2))T\n")
+        #expect(davit.waitFor("T42T", seconds: 60))
+        #expect(davit.text.contains("\ntsc\r\n"))
+        davit.type("poweroff -f\n")
+        #expect(davit.waitForExit(seconds: 60) == 0)
+    }
+
+    @Test(arguments: [LinuxGuest.vmlinux61, LinuxGuest.vmlinux612])
+    func bootsAsELFThroughPVH(kernel: String) {
+        let davit = LinuxGuest.start(
+            kernel: kernel, commandLine: "console=ttyS0 quiet davit.run=dmesg|grep+-i+hypervisor;echo+guest+is+up")
+        #expect(davit.waitForExit(seconds: patience) == 0)
+        #expect(davit.text.contains("guest is up"))
+    }
+
+    @Test func shellHasJobControl() {
+        let davit = LinuxGuest.start()
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        davit.type("sleep 1000\n")
+        sleep(2)
+        davit.type("\u{3}")
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: 30))
+        davit.type("sleep 1000 & jobs\n")
+        #expect(davit.waitFor("Running", seconds: 30))
+        davit.type("poweroff -f\n")
+        #expect(davit.waitForExit(seconds: 60) == 0)
+    }
+
+    @Test func rebootReboots() {
+        let davit = LinuxGuest.start()
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        davit.type("reboot -f\n")
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        davit.type("poweroff -f\n")
+        #expect(davit.waitForExit(seconds: 60) == 0)
+    }
+
+    @Test func panicEndsAsARebootIfTheKernelIsToldSo() {
+        let davit = LinuxGuest.start(
+            commandLine: "console=ttyS0 panic=-1 davit.run=echo+c>/proc/sysrq-trigger", "--no-reboot")
+        #expect(davit.waitForExit(seconds: patience) == 0)
+        #expect(davit.text.contains("Kernel panic - not syncing: sysrq triggered crash"))
+    }
+
+    @Test func panicIsReported() {
+        let davit = LinuxGuest.start(commandLine: "console=ttyS0 davit.run=echo+c>/proc/sysrq-trigger")
+        #expect(davit.waitForExit(seconds: patience) == 80)
+        #expect(davit.text.contains("davit: the guest reports a panic"))
+    }
+
+    @Test func standardInputMayBeClosedFromTheStart() {
+        let davit = LinuxGuest.start(commandLine: "console=ttyS0 quiet davit.run=seq+1+20000")
+        davit.closeInput()
+        #expect(davit.waitForExit(seconds: patience) == 0)
+        let numbers = davit.text.split(whereSeparator: \.isNewline).compactMap { Int($0) }
+        #expect(numbers == Array(1...20000))
+    }
+}
