@@ -96,18 +96,6 @@ final class DavitProcess {
         output = -1
     }
 
-    /// The other end sees the end of file.
-    func closeInput() {
-        close(input)
-        input = -1
-    }
-
-    /// The other end has nobody to write to any more.
-    func closeOutput() {
-        close(output)
-        output = -1
-    }
-
     func signal(_ number: Int32) { kill(process, number) }
 
     /// Reads output until `wanted` appears in what has come since the last call that found something. False after `seconds`
