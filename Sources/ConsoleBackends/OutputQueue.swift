@@ -2,8 +2,8 @@ import Glibc
 import HostLinux
 import Synchronization
 
-/// Bytes on their way to a descriptor, written by a thread of its own, so that a vCPU does not wait for a slow reader until
-/// `capacity` bytes are on their way; from then on it does, and nothing is lost.
+/// Bytes on their way to a descriptor, written by a thread of its own, so that a slow reader holds nobody up until `capacity` bytes are
+/// on their way. From then on whoever brings more waits a moment for room, and is refused if none comes.
 final class OutputQueue: Sendable {
     private struct State {
         var bytes: [UInt8] = []
@@ -15,49 +15,58 @@ final class OutputQueue: Sendable {
         var isBroken = false
         /// Nobody waits any more: what does not fit is dropped.
         var isHurried = false
-        var wantsFlush = false
+        /// Somebody was refused, and is to be told when there is room.
+        var hasRefused = false
         var writer: HostThread?
     }
 
-    /// How long the writer waits for more bytes: a guest's driver gives them one by one.
-    private static let gatherMicroseconds: UInt32 = 500
-    private static let worthWriting = 4096
+    /// How long a caller waits for room, in milliseconds: enough for a reader that is busy with what it has read.
+    private static let patience: Int32 = 100
 
     private let descriptor: Int32
     private let capacity: Int
     private let filled: EventFD
     private let drained: EventFD
     private let onFailure: @Sendable (SystemError) -> Void
+    private let onRoom: @Sendable () -> Void
     /// Guards what is on its way; not held while the descriptor is written to.
     private let state = Mutex(State())
 
-    /// `onFailure` is called at most once, on the writer's thread.
+    /// `onFailure` is called at most once, `onRoom` when somebody was refused and there is room again; both on the writer's thread.
     init(
-        descriptor: Int32, capacity: Int = 1 << 20, onFailure: @escaping @Sendable (SystemError) -> Void
+        descriptor: Int32, capacity: Int = 1 << 20, onRoom: @escaping @Sendable () -> Void = {},
+        onFailure: @escaping @Sendable (SystemError) -> Void
     ) throws(SystemError) {
         self.descriptor = descriptor
         self.capacity = capacity
         self.onFailure = onFailure
+        self.onRoom = onRoom
         filled = try EventFD()
         drained = try EventFD()
         let writer = try HostThread(name: "davit-output") { [self] in serve() }
         state.withLock { $0.writer = writer }
     }
 
-    /// Waits while the queue is full; drops the bytes if it is broken or closed.
-    func append(_ bytes: UnsafeRawBufferPointer) {
-        while true {
-            let isFull = state.withLock { state in
-                if state.isBroken || state.isClosed { return false }
-                if state.bytes.count >= capacity { return !state.isHurried }
-                if state.bytes.isEmpty { filled.signal() }
-                state.bytes.append(contentsOf: bytes)
-                return false
+    /// Takes all bytes, or none if the queue stays full for a moment. A broken or closed queue drops them.
+    func append(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        if take(bytes, isLastTry: false) { return true }
+        _ = drained.drain()
+        // What the drained event tells of may have happened before it was drained.
+        if take(bytes, isLastTry: false) { return true }
+        _ = drained.wait(milliseconds: Self.patience)
+        return take(bytes, isLastTry: true)
+    }
+
+    private func take(_ bytes: UnsafeRawBufferPointer, isLastTry: Bool) -> Bool {
+        state.withLock { state in
+            if state.isBroken || state.isClosed { return true }
+            if state.bytes.count >= capacity {
+                state.hasRefused = isLastTry
+                return state.isHurried
             }
-            guard isFull else { return }
-            // The time limit is for several who wait: one of them may take the other's signal.
-            _ = drained.wait(milliseconds: 10)
-            _ = drained.drain()
+            if state.bytes.isEmpty { filled.signal() }
+            state.bytes.append(contentsOf: bytes)
+            return true
         }
     }
 
@@ -66,15 +75,12 @@ final class OutputQueue: Sendable {
         var waited = 0
         while waited < patience {
             let (isDone, isHurried) = state.withLock { state in
-                state.wantsFlush = true
-                return (state.isBroken || state.bytes.isEmpty && !state.isWriting, state.isHurried)
+                (state.isBroken || state.bytes.isEmpty && !state.isWriting, state.isHurried)
             }
-            if isDone { break }
-            filled.signal()
+            if isDone { return }
             usleep(1000)
             if isHurried { waited += 1 }
         }
-        state.withLock { $0.wantsFlush = false }
     }
 
     /// Lets no one wait for the descriptor any more: from here on what does not fit is dropped.
@@ -94,8 +100,6 @@ final class OutputQueue: Sendable {
         while true {
             _ = filled.wait()
             _ = filled.drain()
-            let isUrgent = state.withLock { $0.wantsFlush || $0.isClosed || $0.bytes.count >= Self.worthWriting }
-            if !isUrgent { usleep(Self.gatherMicroseconds) }
             let (bytes, isClosed) = state.withLock { state in
                 let bytes = state.bytes
                 state.bytes = []
@@ -107,7 +111,13 @@ final class OutputQueue: Sendable {
                 state.withLock { $0.isBroken = true }
                 onFailure(failure)
             }
-            state.withLock { $0.isWriting = false }
+            let hasRefused = state.withLock { state in
+                state.isWriting = false
+                let hasRefused = state.hasRefused
+                state.hasRefused = false
+                return hasRefused
+            }
+            if hasRefused { onRoom() }
             if isClosed { return }
         }
     }

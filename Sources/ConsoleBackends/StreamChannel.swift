@@ -5,13 +5,21 @@ import Synchronization
 
 /// A serial line's far end on host descriptors: a terminal, a pipe or a file.
 ///
-/// Output is never lost: when the reader is slow and 1 MiB is on its way, the guest waits. Input waits for the guest, too; of a
+/// When the reader is slow and 1 MiB is on its way, output is refused until there is room. Input waits for the guest, too; of a
 /// terminal's, what the guest leaves lying beyond 64 KiB is dropped, so that Ctrl-A is still noticed.
 public final class StreamChannel: ByteChannel {
     private struct Input {
         var receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?
         var pending: [UInt8] = []
         var escape = EscapeSequence()
+    }
+
+    /// Who is told when refused bytes would be taken.
+    private final class Writable: Sendable {
+        /// Guards the callback; not held while it is called.
+        let callback = Mutex<(@Sendable () -> Void)?>(nil)
+
+        func tell() { callback.withLock { $0 }?() }
     }
 
     private static let inputLimit = 1 << 16
@@ -23,6 +31,7 @@ public final class StreamChannel: ByteChannel {
     private let onCommand: (@Sendable (ConsoleCommand) -> Void)?
     /// Guards what came in; not held while the receiver is called. Only the loop's thread takes bytes out.
     private let input = Mutex(Input())
+    private let writable = Writable()
 
     /// Descriptors stay open as long as the process; `input` nil means that nothing ever comes in. `onOutputFailure` is told once
     /// when nothing more can be written.
@@ -33,18 +42,16 @@ public final class StreamChannel: ByteChannel {
         self.loop = loop
         self.inputDescriptor = input
         self.onCommand = onCommand
-        self.output = try OutputQueue(descriptor: output, onFailure: onOutputFailure)
+        let writable = writable
+        self.output = try OutputQueue(descriptor: output, onRoom: { writable.tell() }, onFailure: onOutputFailure)
         if let input { try loop.watch(input) { [unowned self] in receive(from: input) } }
     }
 
     public func write(_ bytes: UnsafeRawBufferPointer) -> Int {
-        output.append(bytes)
-        return bytes.count
+        output.append(bytes) ? bytes.count : 0
     }
 
-    /// Never called: this channel makes the writer wait rather than refuse bytes. A guest's console driver gives up on a line that
-    /// stays busy, and then text would be lost.
-    public func onWritable(_ callback: (@Sendable () -> Void)?) {}
+    public func onWritable(_ callback: (@Sendable () -> Void)?) { writable.callback.withLock { $0 = callback } }
 
     public func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {
         input.withLock { $0.receiver = receiver }
@@ -91,7 +98,7 @@ public final class StreamChannel: ByteChannel {
     private func obey(_ command: ConsoleCommand) {
         if command == .help {
             let text = Array(("\n" + EscapeSequence.help).replacing("\n", with: "\r\n").utf8)
-            text.withUnsafeBytes { output.append($0) }
+            _ = text.withUnsafeBytes { output.append($0) }
         } else {
             onCommand?(command)
         }

@@ -2,8 +2,8 @@
 ///
 /// Receiver and writable callback run on the channel's own thread with none of its locks held, never from inside `write`.
 public protocol ByteChannel: AnyObject, Sendable {
-    /// Hands bytes to the far end. A channel may make the caller wait for a slow reader, if it never waits for what the guest
-    /// itself has to do. Returns how many it took; after fewer than all it says when it has room again.
+    /// Hands bytes to the far end; a full channel may wait a tenth of a second for a slow reader. Returns how many it took; after
+    /// fewer than all it says when it has room again.
     func write(_ bytes: UnsafeRawBufferPointer) -> Int
     /// Who is told that a channel which has refused bytes will take some again.
     func onWritable(_ callback: (@Sendable () -> Void)?)

@@ -1,10 +1,92 @@
+import ACPITables
+import Chipset
+import DeviceBus
+import GuestMemory
 import MachineModel
 
-/// The chips of a machine from one reset to the next.
+/// The chips of a machine from one reset to the next: buses, engine, and every device with its place.
 struct Board: Sendable {
     let engine: any Engine
-    let control: BoardControl
+    private let bus: SystemBus
+    private let control: BoardControl
+    private let serialPorts: [UART16550]
+    private let channels: [BoardChannel]
 
-    /// Cuts the board off from what outlives it: nothing comes from it, or reaches it, any more.
-    func detach() { control.detach() }
+    /// Builds a PC for `machine`. Devices report to `control`.
+    init(_ machine: Machine, control: BoardControl) throws(MachineError) {
+        let configuration = machine.configuration
+        let log = machine.log
+        let clock = machine.clock
+        let bus = SystemBus()
+        if configuration.trace.contains(.io) { bus.trace { log.write(.warning, $0.description) } }
+        engine = try Catalog.engines.make(
+            configuration.engine,
+            EngineParts(
+                memory: machine.memory, io: bus, clock: clock, vcpuCount: configuration.cpuCount,
+                trace: configuration.trace, log: { log.write(.warning, $0) }))
+        channels = machine.serialChannels.compactMap { $0.map(BoardChannel.init) }
+
+        var serialPorts: [UART16550] = []
+        do throws(BusError) {
+            let lines = try InterruptLines(engine.interrupts, on: bus)
+            let hpet = HPET(
+                irq0: lines.isa(PlatformLayout.IRQ.pit), irq8: lines.isa(PlatformLayout.IRQ.rtc), line: lines.pin,
+                clock: clock)
+            try bus.mmio.attach(hpet, name: "hpet", at: PlatformLayout.MMIO.hpet, size: PlatformLayout.MMIO.hpetSize)
+            let pit = PIT8254(irq: hpet.pitLine, clock: clock)
+            try bus.ports.attach(pit, name: "pit", at: PlatformLayout.Port.pit)
+            try bus.ports.attach(
+                pit.systemControlPort, name: "system control B",
+                at: PlatformLayout.Port.systemControlB...PlatformLayout.Port.systemControlB)
+            let high = machine.memory.regions.dropFirst().reduce(0) { $0 + $1.size }
+            let rtc = RTC(
+                irq: hpet.rtcLine, clock: clock, memoryBelow4G: machine.memory.size - high, memoryAbove4G: high)
+            try bus.ports.attach(rtc, name: "rtc", at: PlatformLayout.Port.rtc)
+
+            let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
+            try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
+            let reset = ResetControl(control: control)
+            try bus.ports.attach(reset, name: "reset control", at: PlatformLayout.Port.configAddress)
+            let panic = PVPanic(control: control) {
+                log.write(.info, "the guest has panicked and runs its crash kernel")
+            }
+            try bus.ports.attach(panic, name: "pvpanic", at: PlatformLayout.Port.pvpanic...PlatformLayout.Port.pvpanic)
+
+            // COM1 and COM3 share a line, and so do COM2 and COM4.
+            let shared = [
+                SharedIRQLine(lines.isa(PlatformLayout.IRQ.com1)), SharedIRQLine(lines.isa(PlatformLayout.IRQ.com2)),
+            ]
+            var channels = channels[...]
+            for (number, channel) in machine.serialChannels.enumerated() {
+                let port = UART16550(
+                    irq: shared[number % 2].makeEnd(), channel: channel == nil ? nil : channels.removeFirst(),
+                    clock: clock)
+                try bus.ports.attach(port, name: "com\(number + 1)", at: PlatformLayout.Port.serial[number])
+                serialPorts.append(port)
+            }
+        } catch {
+            throw MachineError(.configuration, "the machine's own devices do not fit together: \(error)")
+        }
+        self.bus = bus
+        self.control = control
+        self.serialPorts = serialPorts
+        for device in configuration.devices {
+            try Catalog.devices.make(device, DeviceContext(bus: bus, control: control, clock: clock))
+        }
+    }
+
+    /// What the ACPI tables tell the guest.
+    var platform: ACPIPlatform {
+        ACPIPlatform(processorCount: engine.vcpus.count, serialPorts: Set(serialPorts.indices))
+    }
+
+    /// A break on the first serial line, as from a terminal's Break key.
+    func sendBreak() { serialPorts.first?.receiveBreak() }
+
+    /// Cuts the board off from what outlives it, when its vCPUs have stopped: nothing comes from it, or reaches it, any more.
+    func detach() {
+        control.detach()
+        for port in serialPorts { port.flush() }
+        for channel in channels { channel.detach() }
+    }
 }

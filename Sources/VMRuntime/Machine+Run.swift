@@ -84,6 +84,7 @@ extension Machine {
     private func close() {
         for channel in serialChannels { channel?.close() }
         loop.stop()
+        clock.shutDown()
         Terminal.restore()
     }
 }

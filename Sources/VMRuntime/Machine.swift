@@ -1,3 +1,5 @@
+import ACPITables
+import BootLoaders
 import ConsoleBackends
 import GuestMemory
 import HostLinux
@@ -19,7 +21,11 @@ public final class Machine: Sendable {
     public let configuration: MachineConfiguration
     let log: Log
     let memory: GuestMemory
+    let clock: MachineClock
     let loop: EventLoop
+    private let kernel: KernelFile
+    private let initrd: KernelFile?
+    private let modules: [BootModule]
     let serialChannels: [StreamChannel?]
     let inbox: Inbox<Event>
 
@@ -29,8 +35,20 @@ public final class Machine: Sendable {
         try configuration.validate()
         self.configuration = configuration
         self.log = log
+        do throws(BootError) {
+            kernel = try KernelFile(path: configuration.kernel, flag: "--kernel")
+            initrd = try configuration.initrd.map { path throws(BootError) in
+                try KernelFile(path: path, flag: "--initrd")
+            }
+            modules = try configuration.modules.map { module throws(BootError) in
+                BootModule(file: try KernelFile(path: module.path, flag: "--module"), arguments: module.arguments)
+            }
+        } catch {
+            throw MachineError(error)
+        }
         do throws(SystemError) {
             memory = try GuestMemory(size: configuration.memorySize)
+            clock = try MachineClock()
             loop = try EventLoop(name: "davit-io")
             inbox = try Inbox()
         } catch {
@@ -63,9 +81,45 @@ public final class Machine: Sendable {
         }
     }
 
-    /// Builds the chips, the engine and the guest's boot state.
+    /// Builds the chips and the engine, writes the firmware's tables and loads the kernel.
     func makeBoard() throws(MachineError) -> Board {
-        _ = BoardControl { [inbox] in inbox.put(.machine($0)) }
-        throw MachineError(.unavailable, "no engine is built in yet")
+        let control = BoardControl { [inbox] in inbox.put(.machine($0)) }
+        let board = try Board(self, control: control)
+        let tables: ACPITableSet
+        do throws(ACPIError) {
+            tables = try ACPITableSet(board.platform)
+        } catch {
+            throw MachineError(.configuration, error.description)
+        }
+        let loaded: LoadedKernel
+        do throws(BootError) {
+            let request = BootRequest(
+                kernel: kernel, initrd: initrd, modules: modules, commandLine: configuration.commandLine,
+                rsdp: tables.rsdp)
+            loaded = try BootLoader.load(request, into: memory)
+        } catch {
+            throw MachineError(error)
+        }
+        do {
+            try tables.write(into: memory)
+            try board.engine.vcpus[0].restore(loaded.state)
+        } catch {
+            throw MachineError(.image, "--kernel \(configuration.kernel) cannot be entered: \(error)")
+        }
+        for line in loaded.warnings { log.write(.warning, line) }
+        for line in loaded.report { log.write(.info, line) }
+        return board
+    }
+}
+
+extension MachineError {
+    init(_ error: BootError) {
+        let kind: Kind =
+            switch error.reason {
+            case .unreadable: .file
+            case .commandLineTooLong: .configuration
+            case .notAKernel, .unsupported, .truncated, .malformed, .doesNotFit: .image
+            }
+        self.init(kind, error.description)
     }
 }

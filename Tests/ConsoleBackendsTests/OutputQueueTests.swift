@@ -12,7 +12,8 @@ import Testing
         return (ends[0], ends[1])
     }
 
-    private func append(_ bytes: [UInt8], to queue: OutputQueue) {
+    @discardableResult
+    private func append(_ bytes: [UInt8], to queue: OutputQueue) -> Bool {
         bytes.withUnsafeBytes { queue.append($0) }
     }
 
@@ -39,6 +40,26 @@ import Testing
         writer.join()
         close(reading)
         #expect(received == sent)
+    }
+
+    @Test func fullQueueRefusesAndTellsOfRoom() throws {
+        let (reading, writing) = makePipe()
+        let room = try EventFD()
+        let queue = try OutputQueue(descriptor: writing, capacity: 1024, onRoom: { room.signal() }, onFailure: { _ in })
+        let block = [UInt8](repeating: 7, count: 1024)
+        var sent = 0
+        while append(block, to: queue) { sent += block.count }
+        #expect(sent >= 2 * block.count)
+        var buffer = [UInt8](repeating: 0, count: sent)
+        var received = 0
+        while received < sent { received += read(reading, &buffer, buffer.count) }
+        #expect(received == sent)
+        #expect(room.wait(milliseconds: 10_000))
+        #expect(append(block, to: queue))
+        queue.flush()
+        queue.close()
+        close(reading)
+        close(writing)
     }
 
     @Test func hurriedQueueMakesNobodyWait() throws {
