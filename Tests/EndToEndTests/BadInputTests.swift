@@ -2,7 +2,7 @@ import Glibc
 import Testing
 
 /// What users get wrong: one line, and a status that tells the classes of mistakes apart.
-@Suite(.timeLimit(.minutes(1))) struct BadInputTests {
+@Suite(.enabled(if: DavitProcess.isBuilt, "make build"), .timeLimit(.minutes(1))) struct BadInputTests {
     /// Runs davit; its status and its whole output without the last line feed.
     private func run(_ arguments: String...) -> (status: Int32, text: String) {
         let davit = DavitProcess(arguments)

@@ -5,6 +5,9 @@ final class DavitProcess {
     /// `make build` puts it there; tests run in the package's top folder.
     static let path = ".build/release/davit"
 
+    /// `make test` builds it first; a bare `swift test` skips what needs it.
+    static var isBuilt: Bool { access(path, X_OK) == 0 }
+
     /// `POSIX_SPAWN_SETSID`, which glibc declares for GNU programs only.
     private static let newSession: Int16 = 0x80
 

@@ -1,7 +1,7 @@
 import Testing
 
 /// How a machine ends, with guests of a few instructions.
-@Suite(.timeLimit(.minutes(1))) struct HandMadeKernelTests {
+@Suite(.enabled(if: DavitProcess.isBuilt, "make build"), .timeLimit(.minutes(1))) struct HandMadeKernelTests {
     private func run(_ code: [UInt8], _ more: String...) -> (status: Int32, text: String) {
         let kernel = HandMadeKernel(code: code)
         let davit = DavitProcess(["run", "--engine", "soft", "--kernel", kernel.path, "--memory", "16"] + more)

@@ -2,7 +2,8 @@ import Glibc
 import Testing
 
 /// Debian's kernels from power-on to power-off, as a user drives them.
-@Suite(.serialized, .enabled(if: LinuxGuest.isThere, "scripts/setup fetches the kernels"), .timeLimit(.minutes(15)))
+@Suite(
+    .serialized, .enabled(if: DavitProcess.isBuilt && LinuxGuest.isThere, "make build setup"), .timeLimit(.minutes(15)))
 struct LinuxGuestTests {
     /// How long a guest may take to its shell, in seconds; generous, because other work may share the host.
     private let patience = 240
