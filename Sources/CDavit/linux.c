@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include "davit_cpu.h"
 #include "davit_linux.h"
 
 #include <linux/futex.h>
@@ -30,3 +31,6 @@ uint64_t davit_host_memory(void) {
     struct sysinfo host;
     return sysinfo(&host) == 0 ? (uint64_t)host.totalram * host.mem_unit : 0;
 }
+
+void davit_cpu_wait(davit_cpu *cpu, uint32_t seen) { davit_futex_wait(&cpu->exit_request, seen, -1); }
+void davit_cpu_wake(davit_cpu *cpu) { davit_futex_wake(&cpu->exit_request, 1); }

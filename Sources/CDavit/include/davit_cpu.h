@@ -3,6 +3,7 @@
 #ifndef DAVIT_CPU_H
 #define DAVIT_CPU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // Index of a segment register in `davit_cpu.segment`: the order of the sreg field (Intel SDM vol. 2, table B-8),
@@ -198,6 +199,17 @@ static inline davit_cpuid_answer davit_cpuid(uint32_t leaf, uint32_t subleaf) {
                      : "=a"(answer.eax), "=b"(answer.ebx), "=c"(answer.ecx), "=d"(answer.edx)
                      : "a"(leaf), "c"(subleaf));
     return answer;
+}
+
+// Sleeps on `exit_request` while it has the value `seen`; `davit_cpu_wake` ends the sleep after a request was set.
+void davit_cpu_wait(davit_cpu *_Nonnull cpu, uint32_t seen);
+void davit_cpu_wake(davit_cpu *_Nonnull cpu);
+
+// For loops that wait for another thread.
+static inline void davit_cpu_relax(void) { __builtin_ia32_pause(); }
+
+static inline bool davit_bytes_equal(const void *_Nonnull a, const void *_Nonnull b, uint64_t count) {
+    return __builtin_memcmp(a, b, count) == 0;
 }
 
 static inline uint64_t davit_rdtsc(void) { return __builtin_ia32_rdtsc(); }

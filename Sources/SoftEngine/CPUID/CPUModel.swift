@@ -54,6 +54,14 @@ final class CPUModel: Sendable {
     /// XGETBV with ECX 1 tells which components are in use.
     var hasXINUSE: Bool { standard[0xD].eax & 4 != 0 }
 
+    /// The instructions that this CPUID shows.
+    func instructionFeatures(cpu: UnsafePointer<davit_cpu>) -> InstructionFeatures {
+        InstructionFeatures(cpuid: { leaf, subleaf in
+            let answer = self.answer(leaf: leaf, subleaf: subleaf, cpu: cpu, apicID: 0)
+            return (answer.eax, answer.ebx, answer.ecx, answer.edx)
+        })
+    }
+
     var writableCR4: UInt64 {
         var bits =
             CR4.TSD | CR4.DE | CR4.PSE | CR4.PAE | CR4.MCE | CR4.PGE | CR4.PCE | CR4.OSFXSR | CR4.OSXMMEXCPT

@@ -6,6 +6,8 @@ extension Interpreter {
     /// Delivers a fault of the instruction at `cpu.rip`. Returns false if the CPU shuts down: a triple fault.
     func raise(_ fault: GuestFault) -> Bool {
         var current = fault
+        system.pointee.exceptions &+= 1
+        traceException(fault)
         while true {
             var event = InterruptEvent(
                 vector: current.vector, source: .hardware, errorCode: current.errorCode,

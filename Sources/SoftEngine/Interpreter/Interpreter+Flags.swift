@@ -8,14 +8,14 @@ extension Interpreter {
     @inline(__always) var isVirtual8086: Bool { cpu.pointee.rflags & RFLAGS.VM != 0 }
     @inline(__always) var iopl: UInt32 { UInt32(truncatingIfNeeded: cpu.pointee.rflags >> 12 & 3) }
 
-    /// Sets RFLAGS with everything that hangs on it: TF asks for single steps, AC chooses the TLB, IF lets waiting interrupts in.
+    /// Sets RFLAGS with everything that hangs on it: TF and RF ask for single steps, AC chooses the TLB, IF lets waiting interrupts in.
     /// The caller has merged what the instruction may not change. For POPF, IRET, STI and their like; arithmetic writes
     /// `cpu.rflags` itself.
     func setFlags(_ value: UInt64) {
         let changed = cpu.pointee.rflags ^ value
         cpu.pointee.rflags = value
         if changed & RFLAGS.AC != 0 { updateMode() }
-        if value & RFLAGS.TF != 0 {
+        if value & (RFLAGS.TF | RFLAGS.RF) != 0 {
             davit_cpu_request(cpu, DAVIT_EXIT_SINGLE_STEP.rawValue)
             system.pointee.blockEnd = 0
         }

@@ -44,14 +44,23 @@ final class Interpreter {
     let apicID: UInt32
     /// Null in tests that need no time of day.
     let clock: (any VMClock)?
-    /// The host's TSC and the machine's time when the machine was made: guest TSC 0.
-    let startTSC: UInt64
-    let startTime: UInt64
+    let start: MachineStart
+
+    let decoder: Decoder
+    let cache: InstructionCache
+    /// Null for a vCPU that has no others beside it.
+    let gates: VCPUGates?
+    let gate: VCPUGate?
+    /// Ring of the last branches: from, to; owned by this object.
+    let branches: UnsafeMutablePointer<UInt64>
+    let trace: TraceOptions
+    let log: @Sendable (String) -> Void
 
     /// `code` is the map that this vCPU shares with others.
     init(
         memory: GuestMemory, io: any GuestIO, code: CodeMap, cpuid: CPUModel, apic: LocalAPIC? = nil,
-        clock: (any VMClock)? = nil, startTSC: UInt64 = 0, startTime: UInt64 = 0
+        clock: (any VMClock)? = nil, start: MachineStart = MachineStart(),
+        gates: VCPUGates? = nil, trace: TraceOptions = [], log: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         let raw = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<davit_cpu>.stride, alignment: 4096)
         raw.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_cpu>.stride)
@@ -72,8 +81,7 @@ final class Interpreter {
         self.apic = apic
         apicID = apic?.id ?? 0
         self.clock = clock
-        self.startTSC = startTSC
-        self.startTime = startTime
+        self.start = start
         system = .allocate(capacity: 1)
         system.initialize(to: SystemState())
         translations = .allocate(capacity: TranslationEntry.count)
@@ -86,11 +94,21 @@ final class Interpreter {
         empty.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_tlb>.stride)
         emptyTLB = empty.bindMemory(to: davit_tlb.self, capacity: 1)
         Self.empty(emptyTLB)
+        cache = InstructionCache()
+        decoder = Decoder(
+            features: cpuid.instructionFeatures(cpu: cpu), behaviour: cpuid.isAMD ? .amd : [])
+        self.gates = gates
+        gate = gates == nil ? nil : VCPUGate(cpu: cpu)
+        if let gates, let gate { gates.add(gate) }
+        branches = .allocate(capacity: 2 * Self.branchRingSize)
+        branches.initialize(repeating: 0, count: 2 * Self.branchRingSize)
+        self.trace = trace
+        self.log = log
         ramBase = memory.base
         lowRAMEnd = memory.regions[0].size
         highRAMSize = memory.regions.count > 1 ? memory.regions[1].size : 0
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)
-        cpu.pointee.tsc_offset = 0 &- startTSC
+        cpu.pointee.tsc_offset = 0 &- start.tsc
         flushFirstLevel()
         updateMode()
     }
@@ -109,6 +127,8 @@ final class Interpreter {
         pcidGenerations.deallocate()
         emptyTLB.deallocate()
         storedValues.deallocate()
+        branches.deallocate()
+        cache.deallocate()
     }
 
     /// 64-bit mode: CS.L in long mode.

@@ -19,6 +19,17 @@ struct SystemState: BitwiseCopyable {
     var externalEvent: UInt32 = 0
     /// An NMI handler runs: no other NMI until the next IRET.
     var nmiBlocked = false
+    var nmiPending = false
+    /// After INIT, until a SIPI comes.
+    var waitsForSIPI = false
+    /// Interrupts taken, for --stats.
+    var interrupts: UInt64 = 0
+    /// Exceptions raised, for --stats.
+    var exceptions: UInt64 = 0
+    /// Branches put into the ring so far.
+    var branchCount = 0
+    /// Undefined instructions reported so far.
+    var unknownInstructions = 0
 
     /// Enable bits of DR7; 0 if no breakpoint is armed.
     var breakpoints: UInt64 = 0

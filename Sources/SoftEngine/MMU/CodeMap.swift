@@ -47,6 +47,15 @@ struct CodeMap: @unchecked Sendable {
     @inline(__always)
     func isPlain(page address: UInt64) -> Bool { davit_atomic_load64(pages + Int(address >> 12)) == 0 }
 
+    /// Sets the chunk bits of code that is about to be read. True if the page had none before: then write tags must go first.
+    @inline(__always)
+    func mark(at address: UInt64, size: UInt64) -> Bool {
+        let page = pages + Int(address >> 12)
+        let bits = Self.chunks(at: address, size: size)
+        guard davit_atomic_load64(page) & bits != bits else { return false }
+        return davit_atomic_or64(page, bits) == 0
+    }
+
     /// To be called after `size` bytes of RAM at `address`, inside one page, were written without a write tag.
     /// Returns true if cached code was hit.
     @inline(__always)

@@ -145,6 +145,14 @@ extension Interpreter {
         }
     }
 
+    /// Drops the write tags of all pages.
+    func dropAllWriteTags() {
+        for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) {
+            let tags = davit_tlb_write_tag(davit_cpu_tlb(cpu, mode))
+            for i in 0..<Int(DAVIT_TLB_ENTRIES) { tags[i] = Self.invalidTag(i) }
+        }
+    }
+
     // MARK: The mode in force
 
     /// To be called when CPL, EFLAGS.AC, CR0.AM, CR4.SMAP or the breakpoints have changed: chooses the TLB that data accesses probe.

@@ -6,14 +6,15 @@ import GuestMemory
 extension Interpreter {
     /// MSR 0x4B564D01: bit 0 enables, the rest is where `pvclock_vcpu_time_info` goes. Throws #GP if that is not RAM.
     func writeSystemTime(_ value: UInt64) throws(GuestFault) {
-        let address = value & ~1
-        if value & 1 != 0 {
-            guard memory.pointer(at: GuestPhysicalAddress(address), count: 32) != nil, address & 3 == 0 else {
-                throw .generalProtection
-            }
-        }
+        guard isSystemTimePlace(value) else { throw .generalProtection }
         system.pointee.kvmSystemTime = value
         if value & 1 != 0 { publishSystemTime() }
+    }
+
+    /// The MSR may have this value.
+    func isSystemTimePlace(_ value: UInt64) -> Bool {
+        let address = value & ~1
+        return value & 1 == 0 || address & 3 == 0 && memory.pointer(at: GuestPhysicalAddress(address), count: 32) != nil
     }
 
     /// Fills `pvclock_vcpu_time_info`. All vCPUs have the same pair of TSC and time, that of the machine's start, so that the clock never goes
@@ -28,8 +29,8 @@ extension Interpreter {
         }
         // An odd version means that the rest is being written.
         put((version | 1) &+ 2, at: 0)
-        put(cpu.pointee.tsc_offset &+ startTSC, at: 8)
-        put(startTime, at: 16)
+        put(cpu.pointee.tsc_offset &+ start.tsc, at: 8)
+        put(start.time, at: 16)
         put(multiplier, at: 24)
         put(shift, at: 28)
         // PVCLOCK_TSC_STABLE_BIT.

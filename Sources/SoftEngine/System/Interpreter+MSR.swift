@@ -120,12 +120,17 @@ extension Interpreter {
     }
 
     private func writePAT(_ value: UInt64) throws(GuestFault) {
+        guard Self.isPAT(value) else { throw .generalProtection }
+        cpu.pointee.pat = value
+    }
+
+    /// Every byte is a memory type: UC, WC, WT, WP, WB, UC-.
+    static func isPAT(_ value: UInt64) -> Bool {
         for entry in 0..<8 {
             let type = value >> UInt64(entry &* 8) & 0xFF
-            // UC, WC, WT, WP, WB, UC-.
-            guard type < 8, type != 2, type != 3 else { throw .generalProtection }
+            if type >= 8 || type == 2 || type == 3 { return false }
         }
-        cpu.pointee.pat = value
+        return true
     }
 
     private func writeAPICBase(_ value: UInt64) throws(GuestFault) {

@@ -1,0 +1,143 @@
+import CDavit
+import X86
+
+// The run loop. Exit requests are looked at between blocks; single steps, shadows and breakpoints go instruction by instruction.
+extension Interpreter {
+    enum RunExit {
+        case stopped
+        case tripleFault
+        /// HLT with interrupts off, and nobody left to wake it.
+        case haltedForever
+    }
+
+    /// Runs the guest until something ends it.
+    func run() -> RunExit {
+        enterGuest()
+        defer { gate?.leave() }
+        while true {
+            if davit_cpu_requests(cpu) | cpu.pointee.halted | cpu.pointee.shadow != 0 {
+                if let exit = attend() { return exit }
+                if cpu.pointee.halted != 0 || system.pointee.waitsForSIPI { continue }
+                if davit_cpu_requests(cpu) & DAVIT_EXIT_SINGLE_STEP.rawValue != 0 || cpu.pointee.shadow != 0 {
+                    guard step() else { return .tripleFault }
+                    continue
+                }
+            }
+            guard runBlock() else { return .tripleFault }
+        }
+    }
+
+    /// Runs one block. False after a triple fault.
+    @inline(__always)
+    private func runBlock() -> Bool {
+        do throws(GuestFault) {
+            guard let block = try findBlock() else { return step() }
+            var i = Int(block.pointee.first)
+            system.pointee.blockEnd = i &+ Int(block.pointee.count)
+            let first = i
+            defer { cpu.pointee.instructions &+= UInt64(i &- first) }
+            while i < system.pointee.blockEnd {
+                let instruction = cache.instructions + i
+                let rip = cpu.pointee.rip
+                let next = advanced(rip, by: instruction.pointee.length)
+                cpu.pointee.next_rip = next
+                try execute(instruction.pointee)
+                i &+= 1
+                cpu.pointee.rip = cpu.pointee.next_rip
+                if cpu.pointee.next_rip != next {
+                    recordBranch(from: rip, to: cpu.pointee.next_rip)
+                    break
+                }
+            }
+            finishCodeWrite()
+            return true
+        } catch {
+            finishCodeWrite()
+            return raise(error)
+        }
+    }
+
+    @inline(__always)
+    private func advanced(_ rip: UInt64, by length: UInt8) -> UInt64 {
+        let next = rip &+ UInt64(length)
+        return is64Bit ? next : next & 0xFFFF_FFFF
+    }
+
+    /// Carries out one instruction with all that can happen around it. False after a triple fault.
+    func step() -> Bool {
+        var instruction = Instruction()
+        let shadow = cpu.pointee.shadow
+        let flags = cpu.pointee.rflags
+        do throws(GuestFault) {
+            let linear = try fetchAddress(cpu.pointee.rip)
+            if flags & RFLAGS.RF == 0 && shadow != 2 {
+                let hits = instructionBreakpoints(at: linear)
+                if hits != 0 { throw debugFault(hits) }
+            }
+            try fetchSingle(into: &instruction)
+            let rip = cpu.pointee.rip
+            let next = advanced(rip, by: instruction.length)
+            cpu.pointee.next_rip = next
+            cpu.pointee.shadow = 0
+            traceInstruction(instruction)
+            try execute(instruction)
+            cpu.pointee.instructions &+= 1
+            cpu.pointee.rip = cpu.pointee.next_rip
+            if cpu.pointee.rip != next { recordBranch(from: rip, to: cpu.pointee.rip) }
+        } catch {
+            cpu.pointee.shadow = 0
+            system.pointee.debugTraps = 0
+            finishCodeWrite()
+            return raise(error)
+        }
+        finishCodeWrite()
+        if flags & RFLAGS.RF != 0 && instruction.operation != .iret { cpu.pointee.rflags &= ~RFLAGS.RF }
+        if traps(after: instruction.operation, flags: flags) { system.pointee.debugTraps |= DR6.BS }
+        // MOV SS holds the trap off until the instruction after it.
+        if system.pointee.debugTraps != 0 && cpu.pointee.shadow != 2 { return deliverDebugTrap() }
+        updateStepping()
+        return true
+    }
+
+    /// A single-step trap follows the instruction. SYSCALL and SYSRET go by the new TF, all others by the old one.
+    private func traps(after operation: Operation, flags: UInt64) -> Bool {
+        switch operation {
+        case .int, .int3, .into, .int1: false
+        case .syscall, .sysret: cpu.pointee.rflags & RFLAGS.TF != 0
+        default: flags & RFLAGS.TF != 0
+        }
+    }
+
+    private func deliverDebugTrap() -> Bool {
+        let bits = system.pointee.debugTraps
+        system.pointee.debugTraps = 0
+        davit_cpu_dr(cpu)[6] = davit_cpu_dr(cpu)[6] & ~0xF | bits
+        let event = InterruptEvent(
+            vector: ExceptionVector.DB.rawValue, source: .hardware, returnAddress: cpu.pointee.rip)
+        let isAlive = deliverOrRaise(event)
+        updateStepping()
+        return isAlive
+    }
+
+    /// Goes back to running blocks when nothing asks for single steps any more.
+    private func updateStepping() {
+        if cpu.pointee.rflags & (RFLAGS.TF | RFLAGS.RF) == 0 && system.pointee.breakpoints == 0
+            && system.pointee.debugTraps == 0 && !tracesInstructions
+        {
+            davit_cpu_served(cpu, DAVIT_EXIT_SINGLE_STEP.rawValue)
+        }
+    }
+
+    /// Among guest instructions from here on.
+    private func enterGuest() {
+        if let gate, gate.enter() { serveFlushRequests() }
+    }
+
+    /// Drops all write tags for the vCPUs that wait for it.
+    func serveFlushRequests() {
+        guard let gate else { return }
+        let request = gate.pendingRequests
+        dropAllWriteTags()
+        gate.didFlush(request)
+    }
+}

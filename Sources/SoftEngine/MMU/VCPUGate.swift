@@ -1,0 +1,67 @@
+import CDavit
+import Synchronization
+
+/// Whether a vCPU is among guest instructions, and the flushes of write tags that others have asked of it.
+///
+/// Before a vCPU caches code from a page that may have write tags, every other vCPU must have dropped its own: who is inside serves the
+/// request at its next boundary, who is outside serves it when it comes back.
+// Unchecked: the CPU state is touched by atomic operations only.
+final class VCPUGate: @unchecked Sendable {
+    private let isInside = Atomic<Bool>(false)
+    private let requested = Atomic<UInt64>(0)
+    private let served = Atomic<UInt64>(0)
+    /// Safe: it outlives all vCPU threads, and only `exit_request` is touched from others.
+    private let cpu: UnsafeMutablePointer<davit_cpu>
+
+    init(cpu: UnsafeMutablePointer<davit_cpu>) { self.cpu = cpu }
+
+    /// On the vCPU's thread: guest instructions follow. True if write tags must go first.
+    func enter() -> Bool {
+        isInside.store(true, ordering: .sequentiallyConsistent)
+        return mustFlush()
+    }
+
+    /// On the vCPU's thread: no guest instruction is under way.
+    func leave() { isInside.store(false, ordering: .sequentiallyConsistent) }
+
+    /// On the vCPU's thread, which is to flush at once if so and to call `didFlush` then.
+    func mustFlush() -> Bool {
+        requested.load(ordering: .sequentiallyConsistent) != served.load(ordering: .relaxed)
+    }
+
+    /// The requests that a flush begun now serves.
+    var pendingRequests: UInt64 { requested.load(ordering: .sequentiallyConsistent) }
+    func didFlush(_ request: UInt64) { served.store(request, ordering: .sequentiallyConsistent) }
+
+    /// On another vCPU's thread, itself outside: has the write tags dropped.
+    func request() -> UInt64 {
+        let request = requested.wrappingAdd(1, ordering: .sequentiallyConsistent).newValue
+        davit_cpu_request(cpu, DAVIT_EXIT_CALL.rawValue)
+        return request
+    }
+
+    func hasServed(_ request: UInt64) -> Bool {
+        !isInside.load(ordering: .sequentiallyConsistent) || served.load(ordering: .sequentiallyConsistent) >= request
+    }
+}
+
+/// The gates of all vCPUs of a machine.
+final class VCPUGates: Sendable {
+    private let gates = Mutex<[VCPUGate]>([])
+    /// vCPUs that nothing but another vCPU can wake.
+    let dormant = Atomic<Int>(0)
+
+    func add(_ gate: VCPUGate) { gates.withLock { $0.append(gate) } }
+
+    /// Returns when every vCPU but `own`'s has dropped its write tags, or is outside and will before it comes back.
+    func dropWriteTags(exceptOf own: VCPUGate) {
+        // The lock guards the array only, which is complete before the first vCPU runs.
+        let others = gates.withLock { $0 }
+        guard others.count > 1 else { return }
+        var waiting: [(VCPUGate, UInt64)] = []
+        for gate in others where gate !== own { waiting.append((gate, gate.request())) }
+        for (gate, request) in waiting {
+            while !gate.hasServed(request) { davit_cpu_relax() }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// The software engine: runs x86-64 guests on hosts without hardware virtualization, every instruction of every mode by its interpreter.
+
+import CDavit
+import GuestMemory
+import HostLinux
+import MachineModel
+import Synchronization
+
+/// An engine that needs nothing of the host but its CPU.
+public final class SoftEngine: Engine {
+    public let interrupts: EngineInterrupts
+    public let vcpus: [any VCPU]
+
+    private let apics: LocalAPICs
+    private let softVCPUs: [SoftVCPU]
+    private let memory: GuestMemory
+    private let code: CodeMap
+
+    /// Throws if the host refuses the address space for the engine's tables.
+    public init(_ parts: EngineParts) throws(SystemError) {
+        guard let code = CodeMap(span: parts.memory.span) else { throw SystemError("mmap") }
+        let frequency = TSCFrequency.host
+        let model = CPUModel(vcpuCount: parts.vcpuCount, tscFrequency: frequency)
+        let start = MachineStart(tsc: davit_rdtsc(), time: parts.clock.now)
+        let gates = parts.vcpuCount > 1 ? VCPUGates() : nil
+        let doorbells = (0..<parts.vcpuCount).map { _ in Doorbell() }
+        let apics = LocalAPICs(
+            vcpuCount: parts.vcpuCount, clock: parts.clock, tscFrequency: frequency,
+            wake: { doorbells[$0].ring(DAVIT_EXIT_INTERRUPT.rawValue) })
+        var vcpus: [SoftVCPU] = []
+        for index in 0..<parts.vcpuCount {
+            let interpreter = Interpreter(
+                memory: parts.memory, io: parts.io, code: code, cpuid: model, apic: apics[index], clock: parts.clock,
+                start: start, gates: gates, trace: parts.trace, log: parts.log)
+            doorbells[index].connect(interpreter.cpu)
+            vcpus.append(
+                SoftVCPU(index: index, interpreter: interpreter, apic: apics[index], doorbell: doorbells[index]))
+        }
+        parts.memory.observeWrites { range in code.didWrite(range: range) }
+        self.apics = apics
+        self.code = code
+        memory = parts.memory
+        softVCPUs = vcpus
+        self.vcpus = vcpus
+        interrupts = .localAPICs(apics)
+    }
+
+    deinit {
+        memory.observeWrites(nil)
+        code.unmap()
+    }
+
+    public func statistics() -> [(name: String, value: String)] {
+        var lines: [(name: String, value: String)] = []
+        for vcpu in softVCPUs {
+            let state = vcpu.interpreter.cpu.pointee
+            let system = vcpu.interpreter.system.pointee
+            lines.append(("vcpu\(vcpu.index) instructions", "\(state.instructions)"))
+            lines.append(("vcpu\(vcpu.index) interrupts", "\(system.interrupts)"))
+            lines.append(("vcpu\(vcpu.index) exceptions", "\(system.exceptions)"))
+        }
+        return lines
+    }
+}
+
+/// The moment at which the machine was made: guest TSC 0 by the host's TSC, and the machine's clock.
+struct MachineStart: BitwiseCopyable, Sendable {
+    var tsc: UInt64 = 0
+    /// Nanoseconds.
+    var time: UInt64 = 0
+}
+
+/// Sets exit requests of a vCPU and ends its sleep, from any thread.
+// Unchecked: `cpu` is set before any other thread knows of the doorbell, then constant; of what it points to only `exit_request` is
+// touched, atomically.
+final class Doorbell: @unchecked Sendable {
+    private var cpu: UnsafeMutablePointer<davit_cpu>?
+
+    /// `cpu` must outlive the doorbell's use.
+    func connect(_ cpu: UnsafeMutablePointer<davit_cpu>) { self.cpu = cpu }
+
+    func ring(_ bits: UInt32) {
+        guard let cpu else { return }
+        davit_cpu_request(cpu, bits)
+        davit_cpu_wake(cpu)
+    }
+}
