@@ -10,10 +10,10 @@
 
 #include "davit_cpu.h"
 
-#define MOST_RANGES 64
+#define MOST_RANGES 1024
 // Written under `lock`; the handler reads `start` last, so a range is seen whole or not at all.
 static struct {
-    uintptr_t start, end, resume;
+    uintptr_t start, end, resume;   // `resume` is 0 for thunks
 } ranges[MOST_RANGES];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
@@ -25,6 +25,11 @@ static void handle(int number, siginfo_t *info, void *context) {
     for (int i = 0; i < MOST_RANGES; i++) {
         uintptr_t start = __atomic_load_n(&ranges[i].start, __ATOMIC_ACQUIRE);
         if (start && pc >= start && pc < ranges[i].end) {
+            if (!ranges[i].resume) {
+                registers[REG_R10] = registers[REG_TRAPNO];
+                registers[REG_RIP] = registers[REG_R9];
+                return;
+            }
             ((davit_cpu *)registers[REG_RSP])->exit_pc = pc;
             registers[REG_RIP] = (greg_t)ranges[i].resume;
             return;
@@ -61,6 +66,8 @@ int davit_catch_faults(uintptr_t start, uintptr_t end, uintptr_t resume) {
     pthread_mutex_unlock(&lock);
     return result;
 }
+
+int davit_catch_thunk_faults(uintptr_t start, uintptr_t end) { return davit_catch_faults(start, end, 0); }
 
 void davit_release_faults(uintptr_t start) {
     pthread_mutex_lock(&lock);

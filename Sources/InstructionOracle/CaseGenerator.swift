@@ -27,6 +27,9 @@ struct CaseGenerator {
         let code = oracle_case_code(c)
         encode(row, code)
         guard let decoded = bench.decode(code, available: 15, codeSize: codeSize) else { return nil }
+        if decoded.hint == .stateComponents && [0, 2].contains(where: { $0 == decoded.base || $0 == decoded.index }) {
+            return nil
+        }
         c.pointee.code_length = UInt32(decoded.length)
         c.pointee.flags = decoded.isRepeated ? ORACLE_STOP_BY_BREAKPOINT.rawValue : 0
         fillRegisters(c, decoded)
@@ -135,6 +138,9 @@ struct CaseGenerator {
             if random.chance(70) { gpr[Int(decoded.reg & 15)] = random.below(16384) &- 8192 }
         case .division:
             if random.chance(50) { gpr[2] = random.chance(50) ? 0 : random.below(64) }
+        case .stateComponents:
+            gpr[0] = random.below(8)
+            gpr[2] = 0
         case .none, .compareExchange: break
         }
         if codeSize == 4 { for i in 0..<16 { gpr[i] = i < 8 ? gpr[i] & 0xFFFF_FFFF : 0 } }

@@ -43,8 +43,10 @@ struct InterpreterSide {
         segments[Int(DAVIT_GS.rawValue)].base = ORACLE_GS_BASE
         UnsafeMutableRawPointer(davit_cpu_xsave(cpu)).copyMemory(
             from: oracle_case_xsave(c), byteCount: Int(ORACLE_XSAVE_SIZE))
+        bench.adoptState()
 
         let outcome = bench.step(code: oracle_case_code(c), available: 15)
+        bench.publishState()
 
         let registers = oracle_result_registers(result)
         oracle_gpr(registers).update(from: davit_cpu_gpr(cpu), count: 16)

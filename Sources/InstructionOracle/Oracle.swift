@@ -49,6 +49,7 @@ public final class Oracle {
     private var casesByRow: [UInt64]
     /// By row: what must not reach the host's CPU is sorted out by what the decoder sees, whatever row it was made from.
     private var isComparable: [Bool]
+    private var isStateArea: [Bool]
     private var outcome = Outcome()
     private let report: (String) -> Void
 
@@ -80,7 +81,11 @@ public final class Oracle {
         mine = .allocate(capacity: HostProcessor.batchSize)
         casesByRow = Array(repeating: 0, count: (InstructionCatalog.rows.last?.index ?? 0) + 1)
         isComparable = Array(repeating: false, count: casesByRow.count)
-        for row in InstructionCatalog.rows where row.fitness == .comparable { isComparable[row.index] = true }
+        isStateArea = isComparable
+        for row in InstructionCatalog.rows {
+            isComparable[row.index] = row.fitness == .comparable
+            isStateArea[row.index] = row.isStateArea
+        }
     }
 
     deinit { mine.deallocate() }
@@ -134,7 +139,7 @@ public final class Oracle {
         }
         for i in 0..<count {
             casesByRow[rowOf[i]] += 1
-            if !Comparison.agree(host.results + i, mine + i) { mismatch(i) }
+            if !Comparison.agree(host.results + i, mine + i, isStateArea: isStateArea[rowOf[i]]) { mismatch(i) }
         }
         outcome.cases += UInt64(count)
     }

@@ -52,7 +52,7 @@ enum davit_tlb_mode {
 
 #define DAVIT_JUMP_ENTRIES 2048
 
-#define DAVIT_CPU_PADDING 56
+#define DAVIT_CPU_PADDING 48
 
 typedef struct davit_cpu {
     uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
@@ -82,9 +82,10 @@ typedef struct davit_cpu {
     uint64_t tsc_aux, pat, apic_base, misc_enable;
     uint64_t tsc_offset;   // guest TSC = host TSC + this
 
-    // x87 pointers as the guest sees them (the host's own would name emitted code).
+    // x87 pointers as the guest sees them (the host's own would name emitted code): those in `xsave` mean nothing.
     uint64_t fpu_ip, fpu_dp;
-    uint32_t fpu_opcode;
+    uint16_t fpu_opcode, fpu_cs, fpu_ds;
+    uint16_t unused;
     uint32_t halted;       // in HLT, waiting for an interrupt
 
     uint64_t instructions; // retired, for --stats and benchmarks

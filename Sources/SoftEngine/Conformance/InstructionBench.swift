@@ -107,6 +107,15 @@ package final class InstructionBench {
         return memory.base + Int(page | linear & 0xFFF)
     }
 
+    /// To be called after `cpu` was written: what hangs on RFLAGS, and the x87 pointers, which are kept apart.
+    package func adoptState() {
+        interpreter.updateMode()
+        interpreter.adoptX87Pointers()
+    }
+
+    /// To be called before `cpu.xsave` is read.
+    package func publishState() { interpreter.publishX87Pointers() }
+
     /// Carries out the instruction at RIP, whose bytes are given. On an exception RIP stays where it is.
     package func step(code: UnsafePointer<UInt8>, available: Int) -> Outcome {
         // The state was set by hand: nothing of an earlier instruction's may linger.

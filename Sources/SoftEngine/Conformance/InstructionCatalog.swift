@@ -17,6 +17,8 @@ package enum InstructionCatalog {
         package var isString: Bool
         /// Vectors, MMX or x87.
         package var isVector: Bool
+        /// Its memory operand is an area of extended or x87 state.
+        package var isStateArea: Bool
         package var fitness: Fitness
     }
 
@@ -55,9 +57,17 @@ package enum InstructionCatalog {
                 match: entry.pattern.match, hasModRM: entry.rules.contains(.modrm),
                 isLockable: entry.rules.contains(.lockable), isGather: entry.rules.contains(.vsib),
                 isString: entry.group == .string, isVector: entry.form == .vector,
+                isStateArea: isStateArea(entry),
                 fitness: fitness(entry.operation))
         }
     }()
+
+    private static func isStateArea(_ entry: OpcodeEntry) -> Bool {
+        switch entry.operation {
+        case .fxsave, .fxrstor, .xsave, .xsavec, .xsaveopt, .xsaves, .xrstor, .xrstors: true
+        default: entry.size == .environment || entry.size == .state
+        }
+    }
 
     private static func fitness(_ operation: Operation) -> Fitness {
         switch operation {
@@ -106,6 +116,8 @@ extension InstructionBench {
         case stack
         /// RDI or RBX points at memory.
         case implicitPointer
+        /// EDX:EAX chooses state components; the host may have more of them than guests get.
+        case stateComponents
     }
 
     /// nil where the bytes are not enough, or too many.
@@ -123,6 +135,7 @@ extension InstructionBench {
             case .movs, .cmps, .stos, .lods, .scas: .string
             case .enter, .leave: .stack
             case .maskmov, .xlat: .implicitPointer
+            case .xsave, .xsavec, .xsaveopt, .xrstor: .stateComponents
             default: .none
             }
         return Decoded(

@@ -219,8 +219,8 @@ extension Decoder {
         case .quarter: return vector / 4
         case .eighth: return vector / 8
         case .duplicate: return vector == 32 ? 32 : 8
-        case .environment: return narrow == 4 ? 28 : 14
-        case .state: return narrow == 4 ? 108 : 94
+        case .environment: return isWide || narrow == 4 ? 28 : 14
+        case .state: return isWide || narrow == 4 ? 108 : 94
         }
     }
 }

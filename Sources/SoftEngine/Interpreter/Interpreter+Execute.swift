@@ -125,7 +125,9 @@ extension Interpreter {
         case .input: try input(instruction)
         case .output: try output(instruction)
 
-        case .vector, .x87, .vzero, .maskmov, .vmaskmov, .gather: try executeOnHost(instruction)
+        case .vector, .x87, .vzero, .maskmov, .vmaskmov, .gather, .emms, .fwait, .ldmxcsr, .stmxcsr, .fxsave, .fxrstor,
+            .xsave, .xsavec, .xsaveopt, .xsaves, .xrstor, .xrstors:
+            try executeOnHost(instruction)
         default: try executeSystem(instruction)
         }
     }

@@ -15,6 +15,8 @@ final class Interpreter {
     let segments: UnsafeMutablePointer<davit_segment>
     let memory: GuestMemory
     let io: any GuestIO
+    /// Carries out vector and x87 instructions.
+    let host: HostExecutor
 
     /// What only the interpreter needs; owned by this object.
     let system: UnsafeMutablePointer<SystemState>
@@ -69,6 +71,11 @@ final class Interpreter {
         segments = davit_cpu_segment(cpu)
         self.memory = memory
         self.io = io
+        do {
+            host = try HostExecutor()
+        } catch {
+            fatalError("no memory for code: \(error)")
+        }
         self.code = code
         self.cpuid = cpuid
         isAMD = cpuid.isAMD

@@ -1,0 +1,252 @@
+import CDavit
+import X86
+
+// Saving and restoring extended state: FXSAVE, XSAVE and their like (Intel SDM vol. 1, 10.5 and chapter 13). The components are
+// x87, SSE and AVX; the compacted format has the same offsets as the standard one, as AVX is the only extended component.
+extension Interpreter {
+    /// Which of the XSAVE family.
+    enum SaveForm {
+        case standard, optimized, compacted
+    }
+
+    /// A part of an XSAVE area, in bytes.
+    private typealias Part = (offset: Int, count: Int)
+
+    private static let headerOffset = 512
+    private static let compactedBit: UInt64 = 1 << 63
+    private static let mxcsrDefault: UInt32 = 0x1F80
+
+    // MARK: MXCSR
+
+    func loadMXCSR(_ instruction: borrowing Instruction) throws(GuestFault) {
+        if instruction.prefixes.contains(.vex) { try requireAVX() } else { try requireSSE() }
+        let linear = try operandAddress(instruction, size: 4, write: false)
+        let value = try load(UInt32.self, linear: linear)
+        if value & ~host.mxcsrMask != 0 { throw .generalProtection }
+        xsave.storeBytes(of: value, toByteOffset: 24, as: UInt32.self)
+    }
+
+    func storeMXCSR(_ instruction: borrowing Instruction) throws(GuestFault) {
+        if instruction.prefixes.contains(.vex) { try requireAVX() } else { try requireSSE() }
+        let linear = try operandAddress(instruction, size: 4, write: true)
+        try store(mxcsr, linear: linear)
+    }
+
+    // MARK: FXSAVE and FXRSTOR
+
+    private func requireFXState() throws(GuestFault) {
+        if cpu.pointee.cr0 & (CR0.EM | CR0.TS) != 0 { throw .deviceNotAvailable }
+    }
+
+    func saveFXState(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try requireFXState()
+        let linear = try areaAddress(instruction, size: 512, alignment: 16, write: true)
+        prepareLegacyArea(hasLongPointers: instruction.prefixes.contains(.w))
+        try storeParts([(0, 160 + vectorBytes)], linear: linear)
+    }
+
+    func restoreFXState(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try requireFXState()
+        let linear = try areaAddress(instruction, size: 512, alignment: 16, write: false)
+        let area = try loadArea(linear, count: 512)
+        if area.load(fromByteOffset: 24, as: UInt32.self) & ~host.mxcsrMask != 0 { throw .generalProtection }
+        xsave.copyMemory(from: area, byteCount: 160 + vectorBytes)
+        takeLegacyPointers(hasLongPointers: instruction.prefixes.contains(.w))
+        davit_fpu_normalize(davit_cpu_xsave(cpu))
+    }
+
+    /// The memory operand of FXSAVE, XSAVE and their like.
+    private func areaAddress(
+        _ instruction: borrowing Instruction, size: UInt64, alignment: UInt64, write: Bool
+    ) throws(GuestFault) -> UInt64 {
+        let linear = try operandAddress(instruction, size: size, write: write)
+        if linear & (alignment &- 1) != 0 { throw .generalProtection }
+        return linear
+    }
+
+    /// Bytes of XMM registers that the mode has: outside 64-bit mode the upper eight are left alone.
+    private var vectorBytes: Int { is64Bit ? 256 : 128 }
+
+    /// Fills in what the image in `davit_cpu` does not keep: MXCSR_MASK, and the x87 pointers in one of their two forms.
+    private func prepareLegacyArea(hasLongPointers: Bool) {
+        xsave.storeBytes(of: host.mxcsrMask, toByteOffset: 28, as: UInt32.self)
+        publishX87Pointers()
+        if !hasLongPointers {
+            let isKept = xsave.load(fromByteOffset: 2, as: UInt16.self) & 0x80 != 0 || host.keepsX87Pointers
+            let cs = isKept ? UInt32(cpu.pointee.fpu_cs) : 0
+            let ds = isKept ? UInt32(cpu.pointee.fpu_ds) : 0
+            xsave.storeBytes(of: cs, toByteOffset: 12, as: UInt32.self)
+            xsave.storeBytes(of: ds, toByteOffset: 20, as: UInt32.self)
+        }
+    }
+
+    /// Takes the x87 pointers from the image, where they came in one of their two forms.
+    private func takeLegacyPointers(hasLongPointers: Bool) {
+        adoptX87Pointers()
+        if hasLongPointers { return }
+        cpu.pointee.fpu_cs = UInt16(truncatingIfNeeded: cpu.pointee.fpu_ip >> 32)
+        cpu.pointee.fpu_ds = UInt16(truncatingIfNeeded: cpu.pointee.fpu_dp >> 32)
+        cpu.pointee.fpu_ip &= 0xFFFF_FFFF
+        cpu.pointee.fpu_dp &= 0xFFFF_FFFF
+    }
+
+    // MARK: XSAVE
+
+    /// EDX:EAX and XCR0: the components that are asked for.
+    private func requestedComponents() throws(GuestFault) -> UInt64 {
+        if cpu.pointee.cr4 & CR4.OSXSAVE == 0 { throw .invalidOpcode }
+        if cpu.pointee.cr0 & CR0.TS != 0 { throw .deviceNotAvailable }
+        let mask = gpr[GeneralRegister.RDX] << 32 | gpr[GeneralRegister.RAX] & 0xFFFF_FFFF
+        return mask & cpu.pointee.xcr0
+    }
+
+    func saveExtendedState(_ instruction: borrowing Instruction, _ form: SaveForm) throws(GuestFault) {
+        let requested = try requestedComponents()
+        let linear = try areaAddress(instruction, size: 576, alignment: 64, write: true)
+        let inUse = componentsInUse
+        let header = xsave + Self.headerOffset
+        var parts: [Part] = []
+        if form == .compacted {
+            header.storeBytes(of: requested & inUse, as: UInt64.self)
+            header.storeBytes(of: requested | Self.compactedBit, toByteOffset: 8, as: UInt64.self)
+            parts.append((Self.headerOffset, 16))
+        } else {
+            let old = try load(UInt64.self, linear: linear &+ UInt64(Self.headerOffset))
+            header.storeBytes(of: old & ~requested | requested & inUse, as: UInt64.self)
+            parts.append((Self.headerOffset, 8))
+        }
+        let saved = form == .standard ? requested : requested & inUse
+        prepareLegacyArea(hasLongPointers: instruction.prefixes.contains(.w))
+        if saved & XCR0.x87 != 0 {
+            parts.append((0, 24))
+            parts.append((32, 128))
+        }
+        let mxcsrOwners = form == .compacted ? saved & XCR0.SSE : requested & (XCR0.SSE | XCR0.AVX)
+        if mxcsrOwners != 0 { parts.append((24, 8)) }
+        if saved & XCR0.SSE != 0 { parts.append((160, vectorBytes)) }
+        if saved & XCR0.AVX != 0 { parts.append((576, vectorBytes)) }
+        try storeParts(parts, linear: linear)
+    }
+
+    /// XINUSE: components that are not in their initial state (SDM vol. 1, 13.6).
+    private var componentsInUse: UInt64 {
+        var inUse: UInt64 = 0
+        let control = xsave.load(as: UInt32.self)
+        if control != 0x37F || xsave.load(fromByteOffset: 4, as: UInt8.self) != 0 || !isZero(32, 128)
+            || cpu.pointee.fpu_ip | cpu.pointee.fpu_dp | UInt64(cpu.pointee.fpu_opcode) != 0
+        {
+            inUse |= XCR0.x87
+        }
+        if !isZero(160, 256) || mxcsr != Self.mxcsrDefault { inUse |= XCR0.SSE }
+        if !isZero(576, 256) { inUse |= XCR0.AVX }
+        return inUse
+    }
+
+    private func isZero(_ offset: Int, _ count: Int) -> Bool {
+        var bits: UInt64 = 0
+        for at in stride(from: offset, to: offset &+ count, by: 8) { bits |= xsave.load(fromByteOffset: at, as: UInt64.self) }
+        return bits == 0
+    }
+
+    // MARK: XRSTOR
+
+    func restoreExtendedState(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let requested = try requestedComponents()
+        let linear = try areaAddress(instruction, size: 576, alignment: 64, write: false)
+        let area = try loadArea(linear, count: 576)
+        let present = area.load(fromByteOffset: Self.headerOffset, as: UInt64.self)
+        let layout = area.load(fromByteOffset: Self.headerOffset + 8, as: UInt64.self)
+        let isCompacted = layout & Self.compactedBit != 0
+        let hasCompaction = host.hasCompaction
+        let xcr0 = cpu.pointee.xcr0
+        var reserved: UInt64 = 0
+        for at in stride(from: 16, to: isCompacted ? 64 : 24, by: 8) {
+            reserved |= area.load(fromByteOffset: Self.headerOffset + at, as: UInt64.self)
+        }
+        let isValid =
+            reserved == 0 && present & ~xcr0 == 0
+            && (isCompacted
+                ? hasCompaction && layout & ~Self.compactedBit & ~xcr0 == 0 && present & ~layout == 0 : layout == 0)
+        if !isValid { throw .generalProtection }
+
+        let loadsSSE = requested & XCR0.SSE != 0
+        let loadsAVX = requested & XCR0.AVX != 0
+        var newMXCSR: UInt32?
+        if isCompacted {
+            if loadsSSE {
+                newMXCSR = present & XCR0.SSE != 0 ? area.load(fromByteOffset: 24, as: UInt32.self) : Self.mxcsrDefault
+            }
+        } else if loadsSSE || loadsAVX {
+            newMXCSR = area.load(fromByteOffset: 24, as: UInt32.self)
+        }
+        if let newMXCSR, newMXCSR & ~host.mxcsrMask != 0 { throw .generalProtection }
+        let upper = loadsAVX && present & XCR0.AVX != 0 ? try loadUpperHalves(linear) : nil
+
+        let bytes = vectorBytes
+        if requested & XCR0.x87 != 0 {
+            if present & XCR0.x87 != 0 {
+                xsave.copyMemory(from: area, byteCount: 24)
+                (xsave + 32).copyMemory(from: area + 32, byteCount: 128)
+                takeLegacyPointers(hasLongPointers: instruction.prefixes.contains(.w))
+            } else {
+                resetX87()
+            }
+        }
+        if loadsSSE { copyOrClear(160, from: present & XCR0.SSE != 0 ? area + 160 : nil, count: bytes) }
+        if let newMXCSR { xsave.storeBytes(of: newMXCSR, toByteOffset: 24, as: UInt32.self) }
+        if loadsAVX { copyOrClear(576, from: upper, count: bytes) }
+        davit_fpu_normalize(davit_cpu_xsave(cpu))
+    }
+
+    /// FNINIT's state with empty registers of zero: that of RESET is other.
+    private func resetX87() {
+        xsave.initializeMemory(as: UInt8.self, repeating: 0, count: 24)
+        (xsave + 32).initializeMemory(as: UInt8.self, repeating: 0, count: 128)
+        xsave.storeBytes(of: 0x37F, as: UInt16.self)
+        forgetX87Pointers()
+    }
+
+    private func copyOrClear(_ offset: Int, from source: UnsafeMutableRawPointer?, count: Int) {
+        if let source {
+            (xsave + offset).copyMemory(from: source, byteCount: count)
+        } else {
+            (xsave + offset).initializeMemory(as: UInt8.self, repeating: 0, count: count)
+        }
+    }
+
+    // MARK: Memory
+
+    /// Reads into the scratch buffer, where the area begins at its start.
+    private func loadArea(_ linear: UInt64, count: Int) throws(GuestFault) -> UnsafeMutableRawPointer {
+        let area = host.scratch
+        for at in stride(from: 0, to: count, by: 8) {
+            area.storeBytes(of: try load(UInt64.self, linear: linear &+ UInt64(at)), toByteOffset: at, as: UInt64.self)
+        }
+        return area
+    }
+
+    /// AVX's component, into the scratch buffer behind the area.
+    private func loadUpperHalves(_ linear: UInt64) throws(GuestFault) -> UnsafeMutableRawPointer {
+        let place = host.scratch + 576
+        for at in stride(from: 0, to: vectorBytes, by: 8) {
+            place.storeBytes(
+                of: try load(UInt64.self, linear: linear &+ 576 &+ UInt64(at)), toByteOffset: at, as: UInt64.self)
+        }
+        return place
+    }
+
+    /// Writes parts of the image in `davit_cpu`; access to all of them comes before the first write.
+    private func storeParts(_ parts: [Part], linear: UInt64) throws(GuestFault) {
+        for part in parts { _ = try hostPointerForWrite(linear: linear &+ UInt64(part.offset), size: part.count) }
+        for part in parts {
+            let start = linear &+ UInt64(part.offset)
+            if let place = try hostPointerForWrite(linear: start, size: part.count) {
+                place.copyMemory(from: xsave + part.offset, byteCount: part.count)
+                continue
+            }
+            for at in stride(from: 0, to: part.count, by: 8) {
+                try store(xsave.load(fromByteOffset: part.offset + at, as: UInt64.self), linear: start &+ UInt64(at))
+            }
+        }
+    }
+}
