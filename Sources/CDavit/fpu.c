@@ -31,3 +31,22 @@ int davit_fxsave_keeps_pointers(void) {
     memcpy(&ip, image + 8, sizeof ip);
     return ip != 0;
 }
+
+int davit_x87_pointer_bits(void) {
+    for (int bits = 48; bits < 64; bits++) {
+        uint8_t image[512] __attribute__((aligned(16)));
+        uint64_t ip = 1ull << (bits - 1);
+        // Stack fault and invalid operation, not masked: the pointers of a pending exception are always stored.
+        uint16_t control = 0x37E, status = 0x80C1;
+        uint32_t mxcsr = 0x1F80;
+        memset(image, 0, sizeof image);
+        memcpy(image, &control, sizeof control);
+        memcpy(image + 2, &status, sizeof status);
+        memcpy(image + 8, &ip, sizeof ip);
+        memcpy(image + 24, &mxcsr, sizeof mxcsr);
+        davit_fpu_normalize(image);
+        memcpy(&ip, image + 8, sizeof ip);
+        if (ip >> 63) return bits;
+    }
+    return 64;
+}

@@ -31,7 +31,7 @@ struct CaseGenerator {
             return nil
         }
         c.pointee.code_length = UInt32(decoded.length)
-        c.pointee.flags = decoded.isRepeated ? ORACLE_STOP_BY_BREAKPOINT.rawValue : 0
+        c.pointee.flags = decoded.hasSteps ? ORACLE_STOP_BY_BREAKPOINT.rawValue : 0
         fillRegisters(c, decoded)
         fillExtendedState(oracle_case_xsave(c), isVector: row.isVector)
         if decoded.isMemory { aimMemoryOperand(c, decoded, isGather: row.isGather) }

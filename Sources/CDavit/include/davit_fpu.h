@@ -11,5 +11,7 @@ void davit_fpu_normalize(uint8_t *_Nonnull image);
 uint32_t davit_mxcsr_mask(void);
 // 1 if FXSAVE stores the x87 pointers even if no exception is pending, as Intel's CPUs do; 0 if it stores zeroes then.
 int davit_fxsave_keeps_pointers(void);
+// Bits of the x87 pointers that the CPU has: the others repeat the highest of them.
+int davit_x87_pointer_bits(void);
 
 #endif

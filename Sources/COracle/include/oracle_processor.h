@@ -37,8 +37,8 @@ typedef struct oracle_registers {
 } oracle_registers;
 
 enum oracle_flags {
-    // Stop by INT3 behind the instruction instead of RFLAGS.TF: for repeated string instructions, which TF would stop after
-    // each step.
+    // Stop by INT3 behind the instruction instead of RFLAGS.TF: for repeated string instructions and gathers, which TF
+    // would stop between their steps.
     ORACLE_STOP_BY_BREAKPOINT = 1,
 };
 

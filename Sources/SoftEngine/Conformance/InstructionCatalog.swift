@@ -99,7 +99,8 @@ extension InstructionBench {
         /// In bytes.
         package var addressSize: UInt8
         package var operandSize: UInt8
-        package var isRepeated: Bool
+        /// Traps between its steps: repeated string instructions and gathers.
+        package var hasSteps: Bool
         package var hint: Hint
         package var reg: UInt8
     }
@@ -143,7 +144,8 @@ extension InstructionBench {
             isMemory: instruction.isMemory, base: instruction.base, index: instruction.index,
             scale: instruction.scale, segment: instruction.segment, displacement: instruction.displacement,
             addressSize: instruction.addressSize, operandSize: instruction.operandSize,
-            isRepeated: hint == .string && !instruction.prefixes.isDisjoint(with: [.rep, .repne]), hint: hint,
+            hasSteps: hint == .string && !instruction.prefixes.isDisjoint(with: [.rep, .repne])
+                || instruction.operation == .gather, hint: hint,
             reg: instruction.reg)
     }
 }

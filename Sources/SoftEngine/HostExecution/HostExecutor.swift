@@ -32,6 +32,8 @@ final class HostExecutor {
     /// The bits of MXCSR that the host has.
     let mxcsrMask = davit_mxcsr_mask()
     let keepsX87Pointers = davit_fxsave_keeps_pointers() != 0
+    /// Bits of the x87 pointers above those that the host keeps.
+    let unusedPointerBits = 64 - UInt64(davit_x87_pointer_bits())
     /// XSAVEC, and with it XRSTOR of compacted areas.
     let hasCompaction = InstructionFeatures.host.contains(.xsavec)
 

@@ -59,6 +59,7 @@ extension Interpreter {
     private func areaAddress(
         _ instruction: borrowing Instruction, size: UInt64, alignment: UInt64, write: Bool
     ) throws(GuestFault) -> UInt64 {
+        if is64Bit, uncheckedAddress(instruction) & (alignment &- 1) != 0 { throw .generalProtection }
         let linear = try operandAddress(instruction, size: size, write: write)
         if linear & (alignment &- 1) != 0 { throw .generalProtection }
         return linear
@@ -84,8 +85,8 @@ extension Interpreter {
     private func takeLegacyPointers(hasLongPointers: Bool) {
         adoptX87Pointers()
         if hasLongPointers { return }
-        cpu.pointee.fpu_cs = UInt16(truncatingIfNeeded: cpu.pointee.fpu_ip >> 32)
-        cpu.pointee.fpu_ds = UInt16(truncatingIfNeeded: cpu.pointee.fpu_dp >> 32)
+        cpu.pointee.fpu_cs = xsave.load(fromByteOffset: 12, as: UInt16.self)
+        cpu.pointee.fpu_ds = xsave.load(fromByteOffset: 20, as: UInt16.self)
         cpu.pointee.fpu_ip &= 0xFFFF_FFFF
         cpu.pointee.fpu_dp &= 0xFFFF_FFFF
     }
@@ -111,7 +112,9 @@ extension Interpreter {
             header.storeBytes(of: requested | Self.compactedBit, toByteOffset: 8, as: UInt64.self)
             parts.append((Self.headerOffset, 16))
         } else {
-            let old = try load(UInt64.self, linear: linear &+ UInt64(Self.headerOffset))
+            let place = linear &+ UInt64(Self.headerOffset)
+            _ = try hostPointerForWrite(linear: place, size: 8)
+            let old = try load(UInt64.self, linear: place)
             header.storeBytes(of: old & ~requested | requested & inUse, as: UInt64.self)
             parts.append((Self.headerOffset, 8))
         }
@@ -144,7 +147,9 @@ extension Interpreter {
 
     private func isZero(_ offset: Int, _ count: Int) -> Bool {
         var bits: UInt64 = 0
-        for at in stride(from: offset, to: offset &+ count, by: 8) { bits |= xsave.load(fromByteOffset: at, as: UInt64.self) }
+        for at in stride(from: offset, to: offset &+ count, by: 8) {
+            bits |= xsave.load(fromByteOffset: at, as: UInt64.self)
+        }
         return bits == 0
     }
 

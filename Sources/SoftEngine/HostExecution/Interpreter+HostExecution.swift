@@ -88,14 +88,22 @@ extension Interpreter {
         }
         let size = Int(instruction.operandSize)
         let isStore = shape.access.contains(.writesRM)
-        let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
-        if shape.access.contains(.aligned), Int(truncatingIfNeeded: linear) & (size &- 1) != 0 {
+        if shape.access.contains(.aligned), uncheckedAddress(instruction) & UInt64(size &- 1) != 0 {
             try checkMisaligned(instruction)
         }
+        let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
         let operand = isStore ? try storeOperand(linear, size: size) : try loadOperand(linear, size: size)
         let vector = thunk(reg, operand.place, vvvv, immediate, cpu)
         if vector != 0 { throw hostFault(vector) }
         if operand.isCopy && isStore { try finishStore(linear, size: size) }
+    }
+
+    /// The memory operand's linear address before any check: alignment comes first.
+    @inline(__always)
+    func uncheckedAddress(_ instruction: borrowing Instruction) -> UInt64 {
+        let segment = instruction.segment
+        let base = is64Bit && segment < 4 ? 0 : segments[Int(segment)].base
+        return base &+ effectiveOffset(instruction)
     }
 
     /// A misaligned operand raises #GP before its page is looked at. Where CPUs differ, the host decides as it carries the
@@ -152,7 +160,9 @@ extension Interpreter {
         while done < size {
             let piece = Self.piece(size &- done)
             let value = try load(linear: linear &+ UInt64(done), size: UInt8(piece))
-            withUnsafeBytes(of: value) { (place + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece) }
+            withUnsafeBytes(of: value) {
+                (place + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece)
+            }
             done &+= piece
         }
         return place

@@ -24,6 +24,7 @@ extension Interpreter {
         } else {
             try requireSSE()
         }
+        if isMMX { enterMMX() }
         let source = isMMX ? mmxPlace(instruction.reg) : vectorPlace(instruction.reg)
         let mask = isMMX ? mmxPlace(instruction.rm) : vectorPlace(instruction.rm)
         let count = isMMX ? 8 : 16
@@ -33,6 +34,8 @@ extension Interpreter {
         let linear = try linearAddress(
             segment: instruction.segment, offset: offset, size: UInt64(count), write: true)
         // Access to all the bytes that are stored comes before the first store. A fault names the operand's start in its page.
+        // AMD's CPUs want the first page whatever the mask.
+        if HostCPUID.isAMD { _ = try hostPointerForWrite(linear: linear, size: 1) }
         for i in 0..<count where mask.load(fromByteOffset: i, as: UInt8.self) & 0x80 != 0 {
             let place = linear &+ UInt64(i)
             _ = try hostPointerForWrite(linear: max(linear, place & ~0xFFF), size: 1)
@@ -40,7 +43,6 @@ extension Interpreter {
         for i in 0..<count where mask.load(fromByteOffset: i, as: UInt8.self) & 0x80 != 0 {
             try store(source.load(fromByteOffset: i, as: UInt8.self), linear: linear &+ UInt64(i))
         }
-        if isMMX { enterMMX() }
     }
 
     /// VMASKMOVPS, VMASKMOVPD, VPMASKMOVD and VPMASKMOVQ: elements whose mask has its top bit clear are neither read nor
@@ -52,29 +54,31 @@ extension Interpreter {
         let isWide = opcode >= 0x8C ? instruction.prefixes.contains(.w) : opcode & 1 != 0
         let element = isWide ? 8 : 4
         let size = instruction.prefixes.contains(.l) ? 32 : 16
-        let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
+        let segment = instruction.segment
+        let offset = effectiveOffset(instruction)
         let mask = vectorPlace(instruction.vvvv)
         let register = vectorPlace(instruction.reg)
-        var result: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-        for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
-            let place = linear &+ UInt64(at)
-            if isStore {
-                _ = try hostPointerForWrite(linear: place, size: element)
-            } else {
-                let value = try load(linear: place, size: UInt8(element))
-                withUnsafeMutableBytes(of: &result) { Self.putElement(value, $0.baseAddress.unsafelyUnwrapped + at, element) }
+        let bytes = UInt64(element)
+        if isStore {
+            // Access to all elements comes before the first store.
+            for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
+                let linear = try linearAddress(segment: segment, offset: offset &+ UInt64(at), size: bytes, write: true)
+                _ = try hostPointerForWrite(linear: linear, size: element)
             }
-        }
-        guard isStore else {
-            (register).storeBytes(of: result.0, as: UInt64.self)
-            (register + 8).storeBytes(of: result.1, as: UInt64.self)
-            (register + 416).storeBytes(of: result.2, as: UInt64.self)
-            (register + 424).storeBytes(of: result.3, as: UInt64.self)
+            for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
+                let linear = try linearAddress(segment: segment, offset: offset &+ UInt64(at), size: bytes, write: true)
+                try store(Self.element(register, at, element), linear: linear, size: UInt8(element))
+            }
             return
         }
+        let result = host.scratch
+        result.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
         for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
-            try store(Self.element(register, at, element), linear: linear &+ UInt64(at), size: UInt8(element))
+            let linear = try linearAddress(segment: segment, offset: offset &+ UInt64(at), size: bytes, write: false)
+            Self.putElement(try load(linear: linear, size: UInt8(element)), result + at, element)
         }
+        register.copyMemory(from: result, byteCount: 16)
+        (register + 416).copyMemory(from: result + 16, byteCount: 16)
     }
 
     /// VGATHERxxx and VPGATHERxx. An element that is done has its mask cleared: after a fault the instruction goes on there.

@@ -27,10 +27,10 @@ extension Interpreter {
         }
         let size = Int(instruction.operandSize)
         let isStore = shape.access.contains(.writesRM)
-        let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
-        if shape.access.contains(.aligned), Int(truncatingIfNeeded: linear) & (size &- 1) != 0 {
+        if shape.access.contains(.aligned), uncheckedAddress(instruction) & UInt64(size &- 1) != 0 {
             throw .generalProtection
         }
+        let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
         let operand = isStore ? try storeOperand(linear, size: size) : try loadOperand(linear, size: size)
         let vector = thunk(reg, operand.place, xsave, xsave, cpu)
         if vector != 0 { throw hostFault(vector) }
@@ -224,8 +224,13 @@ extension Interpreter {
     func adoptX87Pointers() {
         forgetX87Pointers()
         cpu.pointee.fpu_opcode = xsave.load(fromByteOffset: 6, as: UInt16.self) & 0x7FF
-        cpu.pointee.fpu_ip = xsave.load(fromByteOffset: 8, as: UInt64.self)
-        cpu.pointee.fpu_dp = xsave.load(fromByteOffset: 16, as: UInt64.self)
+        cpu.pointee.fpu_ip = keptPointer(xsave.load(fromByteOffset: 8, as: UInt64.self))
+        cpu.pointee.fpu_dp = keptPointer(xsave.load(fromByteOffset: 16, as: UInt64.self))
+    }
+
+    private func keptPointer(_ pointer: UInt64) -> UInt64 {
+        let unused = host.unusedPointerBits
+        return UInt64(bitPattern: Int64(bitPattern: pointer << unused) >> Int64(unused))
     }
 
     /// Puts the x87 pointers into the XSAVE image's 64-bit form: before the image is given away.
