@@ -1,7 +1,8 @@
 import MachineModel
 import Synchronization
 
-/// Several devices on one interrupt input: it is raised while any of them raises its own end (COM1 and COM3, or all users of SCI).
+/// Several devices on one interrupt input: it is raised while any of them raises its own end (COM1 and COM3, or all
+/// users of SCI).
 public final class SharedIRQLine: Sendable {
     private struct State {
         var raised: UInt64 = 0

@@ -1,8 +1,8 @@
 import MachineModel
 import Synchronization
 
-/// A clock that moves only when a test moves it. Timers fire in order of their deadlines, on the thread that moves the clock, each
-/// seeing `now` at its own deadline.
+/// A clock that moves only when a test moves it. Timers fire in order of their deadlines, on the thread that moves the
+/// clock, each seeing `now` at its own deadline.
 public final class ManualClock: VMClock {
     private struct Alarm {
         var deadline: UInt64
@@ -51,7 +51,8 @@ public final class ManualClock: VMClock {
         advance(to: now + nanoseconds)
     }
 
-    /// Moves the clock to `time`, firing all timers that come due on the way; timers due now fire even if it does not move.
+    /// Moves the clock to `time`, firing all timers that come due on the way; timers due now fire even if it does not
+    /// move.
     public func advance(to time: UInt64) {
         while let fire = nextDue(until: time) { fire() }
         state.withLock { $0.now = max($0.now, time) }

@@ -30,8 +30,8 @@ public final class MemoryByteChannel: ByteChannel {
     /// Bytes that came in and that the device has not taken yet.
     public var pendingBytes: Int { state.withLock { $0.pending.count } }
 
-    /// How many bytes the channel will still take before it refuses, as a full pipe does. Without limit at first. A device that was
-    /// refused is told when room is made.
+    /// How many bytes the channel will still take before it refuses, as a full pipe does. Without limit at first. A
+    /// device that was refused is told when room is made.
     public var room: Int {
         get { state.withLock { $0.room } }
         set {
@@ -45,7 +45,8 @@ public final class MemoryByteChannel: ByteChannel {
         }
     }
 
-    /// The far end sends bytes: they are offered at once, and again on `resumeReading` as long as the device does not take them.
+    /// The far end sends bytes: they are offered at once, and again on `resumeReading` as long as the device does not
+    /// take them.
     public func receive(_ bytes: [UInt8]) {
         state.withLock { $0.pending += bytes }
         offer()

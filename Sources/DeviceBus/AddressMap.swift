@@ -2,9 +2,10 @@ import Synchronization
 
 /// Which device answers at which address of one address space.
 ///
-/// Lookups take no lock: vCPUs make them all the time, while devices come when the machine is built and move only when a guest
-/// writes a BAR. A place, once given to a device, stays the device's until the map goes, with one size; only its start changes. So
-/// however a lookup and a move interleave, the offset that comes out lies inside the device, at its old place or its new one.
+/// Lookups take no lock: vCPUs make them all the time, while devices come when the machine is built and move only when
+/// a guest writes a BAR. A place, once given to a device, stays the device's until the map goes, with one size; only
+/// its start changes. So however a lookup and a move interleave, the offset that comes out lies inside the device, at
+/// its old place or its new one.
 final class AddressMap<Device: Sendable>: Sendable {
     /// What a lookup needs of a device's place.
     private struct Place: ~Copyable {

@@ -1,8 +1,8 @@
 import GuestMemory
 import MachineModel
 
-/// Devices in guest physical address space. They are attached before the machine starts; those with BARs may move while it runs.
-/// The engine asks here only for addresses that are not RAM.
+/// Devices in guest physical address space. They are attached before the machine starts; those with BARs may move while
+/// it runs. The engine asks here only for addresses that are not RAM.
 public final class MMIOBus: Sendable {
     /// A device's place on the bus, for moving it.
     public struct Attachment: Equatable, Sendable {

@@ -1,5 +1,5 @@
-/// What a device writes into a snapshot: a plain value apart from the running device, so that its layout changes only on purpose.
-/// A device that reads one back believes nothing in it before it has checked it.
+/// What a device writes into a snapshot: a plain value apart from the running device, so that its layout changes only
+/// on purpose. A device that reads one back believes nothing in it before it has checked it.
 public protocol DeviceState: Codable, Equatable, Sendable {
     /// The layout's version as it was written.
     var version: UInt32 { get }

@@ -1,7 +1,7 @@
 import GuestMemory
 
-/// Where things stand on Davit's PC: port numbers, interrupt lines and register windows. The one place for them, because devices,
-/// buses and ACPI tables must agree.
+/// Where things stand on Davit's PC: port numbers, interrupt lines and register windows. The one place for them,
+/// because devices, buses and ACPI tables must agree.
 public enum PlatformLayout {
     /// I/O port ranges and ports.
     public enum Port {
@@ -25,8 +25,8 @@ public enum PlatformLayout {
         /// COM1 to COM4 in order.
         public static let serial = [com1, com2, com3, com4]
         public static let resetControl: UInt16 = 0xCF9
-        /// CONFIG_ADDRESS of PCI. The reset control register answers byte accesses in its midst, so one device owns all four ports:
-        /// the host bridge, or on a machine without PCI the reset control itself.
+        /// CONFIG_ADDRESS of PCI. The reset control register answers byte accesses in its midst, so one device owns all
+        /// four ports: the host bridge, or on a machine without PCI the reset control itself.
         public static let configAddress: ClosedRange<UInt16> = 0xCF8...0xCFB
         public static let pvpanic: UInt16 = 0x505
         /// The debug-exit device's port unless the user names another.
@@ -76,7 +76,8 @@ public enum PlatformLayout {
 
     /// What FADT and DSDT say about ACPI's fixed hardware (ACPI 6.5, 4.8).
     ///
-    /// There is no system management mode, so FADT's SMI_CMD is 0 and the machine is in ACPI mode from the start: SCI_EN reads as one.
+    /// There is no system management mode, so FADT's SMI_CMD is 0 and the machine is in ACPI mode from the start:
+    /// SCI_EN reads as one.
     public enum ACPI {
         /// SLP_TYPa of \_S5 in PM1_CNT; the power management block powers off when it is written with SLP_EN.
         public static let sleepTypeS5: UInt8 = 5

@@ -278,16 +278,6 @@ import Testing
         #expect(controller.saveState() == good)
     }
 
-    @Test func resetEmptiesBuffersAndLowersLines() {
-        #expect(controller.press([0x1C]))
-        #expect(ask(0x60, 0x00) == [0x1E])
-        #expect(controller.press([0x1C]))
-        controller.reset()
-        #expect(command.byte(0) == 0x14)
-        #expect(!keyboardIRQ.level)
-        #expect(ask(0x20) == [0x65])
-    }
-
     @Test func anyAccessIsSurvived() {
         let ports = [data, command, controller.systemControlA]
         var random = SplitMix(seed: 0x8042)

@@ -155,14 +155,6 @@ import Testing
         #expect(throws: InvalidDeviceState.self) { try other.restore(lie) }
     }
 
-    @Test func resetLowersSCI() {
-        write(0x602, 0x0100)
-        power.pressPowerButton()
-        power.reset()
-        #expect(!sci.level)
-        #expect(word(0x602) == 0)
-    }
-
     @Test func anyAccessIsSurvived() {
         var random = SplitMix(seed: 0xAC91)
         for _ in 0..<50_000 {

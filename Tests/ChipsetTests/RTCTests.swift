@@ -297,6 +297,19 @@ import Testing
         #expect(other.byte(1) == 0x07)
     }
 
+    /// What a machine does that makes its chips anew at each reset.
+    @Test func theBatteryOutlivesTheMachinesReset() throws {
+        set(4, 0x07)
+        set(0x0B, 0x12)
+        let next = RTC(irq: irq, clock: clock, memoryBelow4G: 3 << 30, memoryAbove4G: 5 << 30)
+        try next.restore(rtc.saveState())
+        next.reset()
+        next.out(0, 4)
+        #expect(next.byte(1) == 0x07)
+        next.out(0, 0x0B)
+        #expect(next.byte(1) == 0x02)
+    }
+
     @Test func impossibleStatesAreRefused() {
         let good = rtc.saveState()
         let lies: [(inout RTCState) -> Void] = [

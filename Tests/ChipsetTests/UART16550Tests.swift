@@ -363,16 +363,6 @@ import Testing
         #expect(uart.saveState() == good)
     }
 
-    @Test func resetForgetsAllButOutput() {
-        setUp()
-        uart.out(1, 0x02)
-        uart.out(0, 0x41)
-        uart.reset()
-        #expect(!irq.level)
-        #expect(channel.sentText == "A")
-        #expect((0...7).map { uart.byte($0) } == [0, 0, 0x01, 0, 0, 0x60, 0xB0, 0])
-    }
-
     // MARK: Hostile guests
 
     @Test func anyAccessIsSurvived() {

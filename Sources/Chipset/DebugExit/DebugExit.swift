@@ -1,7 +1,7 @@
 import MachineModel
 
-/// A port with which test kernels end the machine: a write of `code` makes Davit's exit status `(code << 1) | 1`, as with QEMU's
-/// isa-debug-exit. Port and width are up to whoever attaches it.
+/// A port with which test kernels end the machine: a write of `code` makes Davit's exit status `(code << 1) | 1`, as
+/// with QEMU's isa-debug-exit. Port and width are up to whoever attaches it.
 public final class DebugExit: PortDevice {
     /// Ports, unless the user says otherwise.
     public static let defaultSize: UInt16 = 4

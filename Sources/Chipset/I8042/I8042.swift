@@ -1,12 +1,12 @@
 import MachineModel
 import Synchronization
 
-/// The keyboard controller of a PC at ports 0x60 and 0x64 with a keyboard and a mouse, and port 0x92 beside it (IBM PS/2 Hardware
-/// Interface Technical Reference, October 1990).
+/// The keyboard controller of a PC at ports 0x60 and 0x64 with a keyboard and a mouse, and port 0x92 beside it (IBM
+/// PS/2 Hardware Interface Technical Reference, October 1990).
 ///
-/// Modelled: command byte, self-tests, both output-buffer interrupts, translation to scan code set 1, loopback of either buffer, the
-/// reset line by command 0xFE and by output port bit 0. The A20 gate can be set and read back but masks no address: A20 is always open.
-/// Left out: passwords, and the time that bytes take on the cables.
+/// Modelled: command byte, self-tests, both output-buffer interrupts, translation to scan code set 1, loopback of
+/// either buffer, the reset line by command 0xFE and by output port bit 0. The A20 gate can be set and read back but
+/// masks no address: A20 is always open. Left out: passwords, and the time that bytes take on the cables.
 public final class I8042: Sendable {
     /// At `PlatformLayout.Port.keyboardData`, `keyboardCommand` and `systemControlA`, one port each.
     public var dataPort: any PortDevice { Face(.data, of: self) }
@@ -25,17 +25,8 @@ public final class I8042: Sendable {
         self.control = control
     }
 
-    /// As firmware leaves it after power-on.
-    public func reset() {
-        chip.withLock { chip in
-            let (keyboardLevel, auxiliaryLevel) = (chip.keyboardLevel, chip.auxiliaryLevel)
-            chip = Chip()
-            (chip.keyboardLevel, chip.auxiliaryLevel) = (keyboardLevel, auxiliaryLevel)
-            update(&chip)
-        }
-    }
-
-    /// Someone presses or releases keys: scan codes of set 2. Returns whether the keyboard had room for all of them and is switched on.
+    /// Someone presses or releases keys: scan codes of set 2. Returns whether the keyboard had room for all of them and
+    /// is switched on.
     public func press(_ scanCodes: [UInt8]) -> Bool {
         chip.withLock { chip in
             let isTaken = chip.keyboard.press(scanCodes)

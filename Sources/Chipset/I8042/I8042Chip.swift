@@ -114,7 +114,8 @@ extension I8042 {
             isBreak = false
         }
 
-        /// The controller answers, or plays one of its devices. A device's byte that stood in the buffer is not lost: it comes next.
+        /// The controller answers, or plays one of its devices. A device's byte that stood in the buffer is not lost:
+        /// it comes next.
         private mutating func answer(_ byte: UInt8, from source: Source = .controller) {
             if let output, displaced == nil, output.source != .controller { displaced = output }
             output = Output(byte: byte, source: source)

@@ -1,5 +1,5 @@
-/// Bits and commands of the keyboard controller in the spelling of IBM's PS/2 Hardware Interface Technical Reference (October 1990),
-/// "Keyboard and Auxiliary Device Controller".
+/// Bits and commands of the keyboard controller in the spelling of IBM's PS/2 Hardware Interface Technical Reference
+/// (October 1990), "Keyboard and Auxiliary Device Controller".
 extension I8042 {
     enum Status {
         static let outputBufferFull: UInt8 = 1 << 0

@@ -1,6 +1,6 @@
-/// A PS/2 keyboard as its controller sees it: commands in, answers and scan codes of set 2 out (IBM PS/2 Hardware Interface Technical
-/// Reference, "Keyboard, 101- and 102-Key"). Left out: scan code sets 1 and 3, of which it only remembers that they were chosen, and
-/// typematic repeat, which is up to whoever presses the keys.
+/// A PS/2 keyboard as its controller sees it: commands in, answers and scan codes of set 2 out (IBM PS/2 Hardware
+/// Interface Technical Reference, "Keyboard, 101- and 102-Key"). Left out: scan code sets 1 and 3, of which it only
+/// remembers that they were chosen, and typematic repeat, which is up to whoever presses the keys.
 struct PS2Keyboard: Equatable, Sendable {
     /// Bytes on their way to the controller.
     var queue: [UInt8] = []

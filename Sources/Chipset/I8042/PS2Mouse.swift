@@ -1,5 +1,5 @@
-/// A PS/2 mouse with two buttons that nobody moves (IBM PS/2 Hardware Interface Technical Reference, "Mouse"). It answers every command,
-/// so that drivers find what firmware tables announce.
+/// A PS/2 mouse with two buttons that nobody moves (IBM PS/2 Hardware Interface Technical Reference, "Mouse"). It
+/// answers every command, so that drivers find what firmware tables announce.
 struct PS2Mouse: Equatable, Sendable {
     /// Bytes on their way to the controller.
     var queue: [UInt8] = []

@@ -1,7 +1,8 @@
 import MachineModel
 
-/// The pvpanic device on the ISA bus (QEMU's specification "PVPANIC DEVICE", `docs/specs/pvpanic.rst`, version of QEMU 8.0): one port
-/// through which a guest says that its kernel has panicked. Left out: the PCI face and the shutdown event.
+/// The pvpanic device on the ISA bus (QEMU's specification "PVPANIC DEVICE", `docs/specs/pvpanic.rst`, version of QEMU
+/// 8.0): one port through which a guest says that its kernel has panicked. Left out: the PCI face and the shutdown
+/// event.
 public final class PVPanic: PortDevice {
     /// Bits of the port: which events there are when read, which has come when written.
     private enum Event {

@@ -4,8 +4,9 @@ import Synchronization
 /// ACPI's fixed hardware (ACPI 6.5, 4.8): PM1 events and control, the PM timer and general-purpose events, at
 /// `PlatformLayout.Port.powerManagement`.
 ///
-/// The machine has no system management mode and is in ACPI mode from the start, so SCI_EN reads as one whatever is written. S5 is the
-/// one sleep state; SLP_EN with another type does nothing. Left out: bus master and wake status, which need sleep states.
+/// The machine has no system management mode and is in ACPI mode from the start, so SCI_EN reads as one whatever is
+/// written. S5 is the one sleep state; SLP_EN with another type does nothing. Left out: bus master and wake status,
+/// which need sleep states.
 public final class PowerManagement: PortDevice {
     struct Chip: Sendable {
         /// PM1_STS without TMR_STS.
@@ -39,16 +40,6 @@ public final class PowerManagement: PortDevice {
         }
     }
 
-    /// As after power-on; the PM timer runs on.
-    public func reset() {
-        chip.withLock { chip in
-            (chip.status, chip.enable, chip.control) = (0, 0, 0)
-            (chip.gpeStatus, chip.gpeEnable) = (0, 0)
-            chip.timerChangesSeen = timerChanges
-            update(&chip)
-        }
-    }
-
     /// Someone presses the power button: the guest is asked to shut down. Returns whether it listens.
     @discardableResult
     public func pressPowerButton() -> Bool {
@@ -59,7 +50,8 @@ public final class PowerManagement: PortDevice {
         }
     }
 
-    /// Sets a bit of GPE0_STS, `number` from 0 to 15; the DSDT's `_Lxx` or `_Exx` of that number runs if the guest has it enabled.
+    /// Sets a bit of GPE0_STS, `number` from 0 to 15; the DSDT's `_Lxx` or `_Exx` of that number runs if the guest has
+    /// it enabled.
     public func raiseGeneralPurposeEvent(_ number: Int) {
         precondition((0..<16).contains(number), "GPE0 has 16 events")
         chip.withLock { chip in
@@ -158,7 +150,8 @@ public final class PowerManagement: PortDevice {
         chip.status | (changes != chip.timerChangesSeen ? PM1.tmr : 0)
     }
 
-    /// Brings SCI to where the registers say, and arms the timer for the next change of TMR_STS if someone waits for it.
+    /// Brings SCI to where the registers say, and arms the timer for the next change of TMR_STS if someone waits for
+    /// it.
     func update(_ chip: inout Chip) {
         let changes = timerChanges
         let status = status(chip, changes: changes)

@@ -1,11 +1,13 @@
 import MachineModel
 import Synchronization
 
-/// The real-time clock and CMOS RAM of a PC at ports 0x70 and 0x71: Motorola's MC146818A (data sheet of 1984) with 128 bytes.
+/// The real-time clock and CMOS RAM of a PC at ports 0x70 and 0x71: Motorola's MC146818A (data sheet of 1984) with 128
+/// bytes.
 ///
-/// It shows the host's wall-clock time in UTC until the guest sets it, and keeps the difference from then on. Modelled: BCD and binary,
-/// 12 and 24 hours, update in progress, alarm, periodic and update-ended interrupts, status C, stopping by SET and by the divider.
-/// Left out: daylight saving (DSE is kept and ignored), the square wave, other crystals, and NMI, whose mask bit is kept.
+/// It shows the host's wall-clock time in UTC until the guest sets it, and keeps the difference from then on. Modelled:
+/// BCD and binary, 12 and 24 hours, update in progress, alarm, periodic and update-ended interrupts, status C, stopping
+/// by SET and by the divider. Left out: daylight saving (DSE is kept and ignored), the square wave, other crystals, and
+/// NMI, whose mask bit is kept.
 public final class RTC: BytePortDevice {
     private let irq: any IRQLine
     let clock: any VMClock
@@ -25,7 +27,8 @@ public final class RTC: BytePortDevice {
         }
     }
 
-    /// As the RESET pin does: interrupts off, while time and RAM stay.
+    /// As the RESET pin does: interrupts off, while time and RAM stay, for they have a battery. A machine that makes its chips anew at
+    /// each reset lets the new RTC restore the old one's state, and resets it then.
     public func reset() {
         chip.withLock { chip in
             catchUp(&chip)

@@ -3,8 +3,8 @@ import MachineModel
 extension RTC {
     /// Registers, CMOS RAM and where the guest's time stands to the clock's, under the device's lock.
     ///
-    /// While the clock runs its time is worked out from the host's; nothing ticks. While SET or a divider in reset stops it, time and
-    /// date are bytes in `ram` like all others.
+    /// While the clock runs its time is worked out from the host's; nothing ticks. While SET or a divider in reset
+    /// stops it, time and date are bytes in `ram` like all others.
     struct Chip: Sendable {
         var index: UInt8 = 0
         /// All 128 bytes. Time, date and century count only while the clock stands; A to D stand apart.

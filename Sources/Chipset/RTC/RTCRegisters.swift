@@ -1,4 +1,5 @@
-/// Register numbers and bits in the spelling of Motorola's MC146818A data sheet (1984), and the bytes of CMOS RAM that PCs agree on.
+/// Register numbers and bits in the spelling of Motorola's MC146818A data sheet (1984), and the bytes of CMOS RAM that
+/// PCs agree on.
 extension RTC {
     enum Register {
         static let seconds = 0x00

@@ -28,7 +28,8 @@ extension RTC {
         }
     }
 
-    /// Throws and changes nothing if no RTC could be in this state. Alarms that passed while the machine was saved are not made up for.
+    /// Throws and changes nothing if no RTC could be in this state. Alarms that passed while the machine was saved are
+    /// not made up for.
     public func restore(_ state: RTCState) throws(InvalidDeviceState) {
         try state.checkVersion(of: "rtc")
         func check(_ holds: Bool, _ reason: String) throws(InvalidDeviceState) {

@@ -1,21 +1,19 @@
 import MachineModel
 import Synchronization
 
-/// The reset control register at port 0xCF9 of Intel's chipsets (RST_CNT; Intel 7 Series PCH data sheet, 13.7.5), which FADT names as
-/// ACPI's reset register.
+/// The reset control register at port 0xCF9 of Intel's chipsets (RST_CNT; Intel 7 Series PCH data sheet, 13.7.5), which
+/// FADT names as ACPI's reset register.
 ///
-/// It answers byte accesses at the second port of `PlatformLayout.Port.configAddress` and nothing else there: a wide write to those
-/// ports is an address for PCI, and one of its bytes must not reset the machine. A PCI host bridge that owns the ports hands such
-/// byte accesses on. Left out: the difference between soft, hard and full reset, for there is nothing here that outlives any of them.
+/// It answers byte accesses at the second port of `PlatformLayout.Port.configAddress` and nothing else there: a wide
+/// write to those ports is an address for PCI, and one of its bytes must not reset the machine. A PCI host bridge that
+/// owns the ports hands such byte accesses on. Left out: the difference between soft, hard and full reset, for there is
+/// nothing here that outlives any of them.
 public final class ResetControl: PortDevice {
     private let control: any MachineControl
     /// Guards the register.
     private let register = Mutex<UInt8>(0)
 
     public init(control: any MachineControl) { self.control = control }
-
-    /// As after power-on.
-    public func reset() { register.withLock { $0 = 0 } }
 
     public func readPort(offset: UInt16, width: AccessWidth) -> UInt32 {
         guard offset == 1, width == .one else { return UInt32.max }

@@ -3,13 +3,14 @@ import Synchronization
 
 /// A 16550A UART as PCs have at COM1 to COM4, after National Semiconductor's PC16550D data sheet (June 1995).
 ///
-/// Modelled: all registers, both FIFOs with trigger levels and character timeout, the five interrupt sources with their priority,
-/// loopback, modem lines, break, and OUT2 as the gate between the chip and the interrupt line, as on a PC's board.
-/// Left out: DMA signalling and the speed of the line. A character is on the line the moment it is written, and arrives whole whatever
-/// LCR says of its length; only the character timeout follows the baud rate.
+/// Modelled: all registers, both FIFOs with trigger levels and character timeout, the five interrupt sources with their
+/// priority, loopback, modem lines, break, and OUT2 as the gate between the chip and the interrupt line, as on a PC's
+/// board. Left out: DMA signalling and the speed of the line. A character is on the line the moment it is written, and
+/// arrives whole whatever LCR says of its length; only the character timeout follows the baud rate.
 ///
-/// Output is gathered and handed to the channel at the end of a line, in blocks, or a millisecond after the first byte. A channel that
-/// refuses bytes fills the transmitter FIFO in the end, and THRE holds the guest back, as a slow line does. No vCPU ever waits.
+/// Output is gathered and handed to the channel at the end of a line, in blocks, or a millisecond after the first byte.
+/// A channel that refuses bytes fills the transmitter FIFO in the end, and THRE holds the guest back, as a slow line
+/// does. No vCPU ever waits.
 public final class UART16550: BytePortDevice {
     /// A block of output that goes to the channel without waiting for the end of the line, in bytes.
     static let blockSize = 256
@@ -21,8 +22,8 @@ public final class UART16550: BytePortDevice {
     let irq: any IRQLine
     let channel: (any ByteChannel)?
     let clock: any VMClock
-    /// Guards everything that changes. Held while the interrupt line is set, timers are armed and the channel is written to (none of
-    /// which call back), and never while `resumeReading` is called.
+    /// Guards everything that changes. Held while the interrupt line is set, timers are armed and the channel is
+    /// written to (none of which call back), and never while `resumeReading` is called.
     let chip = Mutex(Chip())
 
     /// With no channel the far end is an open plug: output is lost, nothing comes in.
@@ -43,17 +44,6 @@ public final class UART16550: BytePortDevice {
     deinit {
         channel?.onReceive(nil)
         channel?.onWritable(nil)
-    }
-
-    /// As after power-on; characters in the receiver FIFO are gone, output is not.
-    public func reset() {
-        let resume = chip.withLock { chip in
-            flush(&chip)
-            chip.powerOn()
-            update(&chip)
-            return chip.takeResume()
-        }
-        if resume { channel?.resumeReading() }
     }
 
     /// Hands to the channel what is still waiting for more. To be called before the machine stops for good or for long.

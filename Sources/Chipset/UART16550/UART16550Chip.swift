@@ -13,7 +13,8 @@ extension UART16550 {
         var divisor = UART16550.initialDivisor
         /// LSR's error bits until it is read.
         var errors: UInt8 = 0
-        /// Characters received, oldest first; the high byte has their error bits of LSR until LSR is read. One without FIFOs.
+        /// Characters received, oldest first; the high byte has their error bits of LSR until LSR is read. One without
+        /// FIFOs.
         var receiver: [UInt16] = []
         /// Characters that wait because the channel takes none. One without FIFOs.
         var transmitter: [UInt8] = []
@@ -89,7 +90,8 @@ extension UART16550 {
             if !receiver.isEmpty { receiver[0] &= 0xFF }
         }
 
-        /// Sets MSR's lines from the plug, which has CTS, DSR and DCD on, or in loopback from MCR; changes become deltas.
+        /// Sets MSR's lines from the plug, which has CTS, DSR and DCD on, or in loopback from MCR; changes become
+        /// deltas.
         mutating func followModemLines() {
             var lines = MSR.cts | MSR.dsr | MSR.dcd
             if mcr & MCR.loop != 0 {

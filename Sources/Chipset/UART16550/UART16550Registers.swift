@@ -1,4 +1,5 @@
-/// Register offsets and bits of the 16550A in the spelling of National Semiconductor's PC16550D data sheet (June 1995), section 8.
+/// Register offsets and bits of the 16550A in the spelling of National Semiconductor's PC16550D data sheet (June 1995),
+/// section 8.
 extension UART16550 {
     /// Offsets from the base port. RBR, THR and IER give way to the divisor latch while LCR.DLAB is set.
     enum Register {
