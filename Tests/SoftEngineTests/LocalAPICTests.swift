@@ -318,6 +318,18 @@ final class APICBench: Sendable {
         #expect(other.takeAll(1) == [0x40])
     }
 
+    @Test func restoredDeadlineIsJudgedByTheRestoredTSC() throws {
+        bench.write(1, 0x320, 0x4_0042)
+        let apic = bus[1]
+        let page = apic.savePage()
+        // A guest whose TSC is far behind the host's.
+        try apic.restore(page: page, base: apic.base, tscDeadline: 10_000)
+        apic.setTSCOffset(0 &- bench.clock.now * 2)
+        #expect(bench.takeAll(1) == [])
+        bench.clock.advance(by: 5_001)
+        #expect(bench.takeAll(1) == [0x42])
+    }
+
     @Test func refusesPagesThatCannotBe() {
         let good = bus[1].savePage()
         for (byte, value) in [
@@ -367,6 +379,7 @@ final class APICBench: Sendable {
         }
         for apic in bus.apics {
             apic.reset()
+            apic.setTSCOffset(0)
             #expect(!apic.hasRequests)
             let page = apic.savePage()
             try apic.restore(page: page, base: apic.base, tscDeadline: 0)

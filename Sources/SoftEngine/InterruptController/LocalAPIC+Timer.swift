@@ -198,7 +198,8 @@ extension LocalAPIC {
 
     // MARK: saved state
 
-    /// Takes the timer up where a saved one was: registers are in place, `current` is the count left.
+    /// Takes the timer up where a saved one was: registers are in place, `current` is the count left. A TSC deadline waits for
+    /// `setTSCOffset`, without which nobody knows whether it has passed.
     func restoreTimer(current: UInt32, tscDeadline: UInt64) {
         timer.withLock { state in
             let initial = registers[APICRegister.initialCount]
@@ -207,8 +208,8 @@ extension LocalAPIC {
             restart(
                 &state, count: min(current, initial), divisor: Self.divisor(registers[APICRegister.divideConfiguration])
             )
-            state.tscDeadline = timerEntry & APICLVT.timerMode == APICLVT.timerTSCDeadline ? tscDeadline : 0
-            schedule(&state)
+            guard timerEntry & APICLVT.timerMode == APICLVT.timerTSCDeadline else { return schedule(&state) }
+            state.tscDeadline = tscDeadline
         }
     }
 }

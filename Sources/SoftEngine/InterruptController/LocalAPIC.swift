@@ -97,7 +97,7 @@ final class LocalAPIC: @unchecked Sendable {
 
     /// The state after RESET: nothing pending, xAPIC mode at the usual address.
     func reset() {
-        setBase(APICBase.resetAddress | APICBase.EN | (index == 0 ? APICBase.BSP : 0))
+        setBase(APICBase.resetAddress | APICBase.EN)
         requests.store(0, ordering: .sequentiallyConsistent)
         initialize()
     }
@@ -131,8 +131,10 @@ final class LocalAPIC: @unchecked Sendable {
     @inline(__always)
     var acceptsInterrupts: Bool { isEnabled && registers[APICRegister.SVR] & APICSVR.enable != 0 }
 
+    /// The BSP flag stays as it is: which vCPU boots is the machine's choice.
     func setBase(_ value: UInt64) {
-        apicBase.store(value, ordering: .sequentiallyConsistent)
+        let flag = index == 0 ? APICBase.BSP : 0
+        apicBase.store(value & ~APICBase.BSP | flag, ordering: .sequentiallyConsistent)
         setIdentity()
     }
 

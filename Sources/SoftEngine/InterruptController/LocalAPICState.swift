@@ -16,7 +16,8 @@ extension LocalAPIC {
         return page
     }
 
-    /// Only while the vCPU does not run. An empty page stands for the state after RESET. Throws, and changes nothing, if no local APIC could be
+    /// Only while the vCPU does not run. An empty page stands for the state after RESET.
+    /// `setTSCOffset` must follow. Throws, and changes nothing, if no local APIC could be
     /// in this state.
     func restore(page: [UInt8], base: UInt64, tscDeadline: UInt64) throws(InvalidVCPUState) {
         let mode = base & (APICBase.EN | APICBase.EXTD)
