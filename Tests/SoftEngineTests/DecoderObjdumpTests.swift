@@ -137,8 +137,12 @@ private struct Decoded {
         return bytes[..<vex].contains { [0x66, 0xF2, 0xF3].contains($0) || $0 & 0xF0 == 0x40 }
     }
 
-    /// EVEX, XOP, 3DNow! and VIA's PadLock.
+    /// EVEX, XOP, 3DNow!, VIA's PadLock, and VEX opcodes of AVX-512's mask registers, FMA4, AMX and later extensions.
     private var isForeignEncoding: Bool {
+        if instruction.prefixes.contains(.vex) {
+            let chain = OpcodeTable.chainIndex(vex: true, map: instruction.map, opcode: instruction.opcode)
+            return OpcodeTable.shared.heads[chain] == 0
+        }
         if instruction.map == 1 { return [0x0F, 0xA6, 0xA7].contains(instruction.opcode) }
         return instruction.map == 0 && [0x62, 0x8F].contains(instruction.opcode)
     }
@@ -164,7 +168,8 @@ private struct Decoded {
         "pmovmskb", "fxsave", "fxsave64", "fxrstor", "fxrstor64", "ldmxcsr", "stmxcsr", "xsave", "xsave64", "xrstor",
         "xrstor64", "xsaveopt", "xsaveopt64", "xsavec", "xsavec64", "xsaves", "xsaves64", "xrstors", "xrstors64",
         "sfence",
-        "clac", "stac", "extrq", "swapgs", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "xgetbv", "xsetbv",
+        "clac", "stac", "extrq", "vzeroupper", "vzeroall", "swapgs", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase",
+        "xgetbv", "xsetbv",
         "vpinsrd", "vpextrd",
     ]
 
@@ -174,7 +179,7 @@ private struct Decoded {
         "tpause",
         "serialize", "rdpru", "mcommit", "monitorx", "mwaitx", "rdpkru", "wrpkru", "hreset", "pconfig", "encls",
         "enclu", "enclv",
-        "xbegin", "xabort", "xend", "xtest", "xsusldtrk", "xresldtrk", "aadd", "aand", "aor", "axor",
+        "xbegin", "xbegind", "xabort", "xend", "xtest", "xsusldtrk", "xresldtrk", "aadd", "aand", "aor", "axor",
         "vmread", "vmwrite", "vmptrld", "vmptrst", "vmclear", "vmxon", "vmxoff", "vmlaunch", "vmresume", "vmfunc",
         "invept",
         "invvpid", "vmrun", "vmload", "vmsave", "stgi", "clgi", "skinit", "invlpga", "invlpgb", "tlbsync", "pvalidate",

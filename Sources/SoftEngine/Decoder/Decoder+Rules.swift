@@ -1,5 +1,3 @@
-import X86
-
 // What a row of the table does not say: LOCK, register numbers that do not exist, prefixes without effect.
 extension Decoder {
     @inline(__always)

@@ -2,9 +2,10 @@
 // they stood in the 8087's manuals.
 extension OpcodeTableBuilder {
     mutating func addX87() {
-        addX87Arithmetic()
+        // The common ones first: chains are searched in this order, and D9's is the longest of all.
         addX87Transfers()
         addX87Constants()
+        addX87Arithmetic()
         addX87Control()
     }
 
@@ -110,6 +111,7 @@ extension OpcodeTableBuilder {
     }
 
     private mutating func addX87Constants() {
+        group = .x87Transfer
         x87(.one(0xD9).modrm(0xE8), "fld1")
         x87(.one(0xD9).modrm(0xE9), "fldl2t")
         x87(.one(0xD9).modrm(0xEA), "fldl2e")
