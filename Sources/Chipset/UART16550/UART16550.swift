@@ -10,7 +10,7 @@ import Synchronization
 ///
 /// Output is gathered and handed to the channel at the end of a line, in blocks, or a millisecond after the first byte.
 /// A channel that refuses bytes fills the transmitter FIFO in the end, and THRE holds the guest back, as a slow line
-/// does. No vCPU ever waits.
+/// does. A vCPU waits only as long as the channel's `write` does.
 public final class UART16550: BytePortDevice {
     /// A block of output that goes to the channel without waiting for the end of the line, in bytes.
     static let blockSize = 256
