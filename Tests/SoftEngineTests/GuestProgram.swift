@@ -1,0 +1,178 @@
+import Foundation
+import GuestMemory
+import HostLinux
+import MachineModel
+import Synchronization
+import X86
+
+@testable import SoftEngine
+
+/// A whole guest of the software engine: RAM, one or more vCPUs, and a program in assembly that the host's `as` translates.
+///
+/// The program starts at `GuestProgram.start`, in real mode unless it is told otherwise, and reports bytes, words or doublewords through
+/// port 0xE9; HLT with interrupts off ends it.
+final class GuestProgram {
+    static let start: UInt64 = 0x1000
+
+    let memory: GuestMemory
+    let ports = ReportingPorts()
+    let clock = HostClock()
+    let engine: SoftEngine
+    private(set) var logLines: LogLines
+
+    /// `bits` is the code size in which the first instruction is: 16, 32 or 64.
+    init(
+        _ source: String, bits: Int = 16, vcpuCount: Int = 1, memorySize: UInt64 = 4 << 20,
+        configure: (inout VCPUState) -> Void = { _ in }
+    ) throws {
+        memory = try GuestMemory(size: memorySize)
+        let lines = LogLines()
+        logLines = lines
+        engine = try SoftEngine(
+            EngineParts(
+                memory: memory, io: ports, clock: clock, vcpuCount: vcpuCount, log: { line in lines.add(line) }))
+        try memory.write(bytes: try Self.assemble(source), at: GuestPhysicalAddress(Self.start))
+        var state = VCPUState()
+        state.cs = SegmentState(attributes: 0x9B, limit: 0xFFFF)
+        state.rip = Self.start
+        state.generalRegisters[GeneralRegister.RSP] = 0x8000
+        if bits > 16 { Self.makeFlat(&state, memory: memory, bits: bits) }
+        configure(&state)
+        try engine.vcpus[0].restore(state)
+    }
+
+    /// A flat GDT at 0x500: 8 code, 0x10 data, 0x18 user code, 0x20 user data, and for 64 bits identity-mapped page tables from
+    /// 0x100000 on (2 MiB pages, 1 GiB, everything accessible to the user).
+    private static func makeFlat(_ state: inout VCPUState, memory: GuestMemory, bits: Int) {
+        let isLong = bits == 64
+        let code: UInt64 = isLong ? 0x00AF_9B00_0000_FFFF : 0x00CF_9B00_0000_FFFF
+        let userCode: UInt64 = isLong ? 0x00AF_FB00_0000_FFFF : 0x00CF_FB00_0000_FFFF
+        let table: [UInt64] = [0, code, 0x00CF_9300_0000_FFFF, userCode, 0x00CF_F300_0000_FFFF]
+        for (i, entry) in table.enumerated() {
+            try! memory.write(entry, at: GuestPhysicalAddress(0x500 + UInt64(i) * 8))
+        }
+        state.gdtr = TableRegisterState(base: 0x500, limit: 0xFF)
+        let data = SegmentState(selector: 0x10, attributes: 0xC093, limit: 0xFFFF_FFFF)
+        state.cs = SegmentState(selector: 8, attributes: isLong ? 0xA09B : 0xC09B, limit: 0xFFFF_FFFF)
+        state.ds = data
+        state.es = data
+        state.ss = data
+        state.fs = data
+        state.gs = data
+        state.cr0 = CR0.PE | CR0.ET
+        guard isLong else { return }
+        try! memory.write(0x10_1007 as UInt64, at: GuestPhysicalAddress(0x10_0000))
+        try! memory.write(0x10_2007 as UInt64, at: GuestPhysicalAddress(0x10_1000))
+        for i in 0..<UInt64(512) {
+            try! memory.write(i << 21 | 0x87, at: GuestPhysicalAddress(0x10_2000 + i * 8))
+        }
+        state.cr3 = 0x10_0000
+        state.cr4 = CR4.PAE
+        state.efer = EFER.LME | EFER.LMA
+        state.cr0 = CR0.PE | CR0.ET | CR0.PG
+    }
+
+    /// Runs to the end. `reports` then has what the guest wrote.
+    @discardableResult
+    func run() -> VCPUExit {
+        for vcpu in engine.vcpus.dropFirst() {
+            let thread = Thread { _ = vcpu.run() }
+            thread.stackSize = 8 << 20
+            thread.start()
+        }
+        let exit = engine.vcpus[0].run()
+        for vcpu in engine.vcpus.dropFirst() { vcpu.requestStop() }
+        return exit
+    }
+
+    var reports: [UInt32] { ports.reports }
+    var state: VCPUState { engine.vcpus[0].saveState() }
+
+    subscript<Value: BitwiseCopyable>(_ address: UInt64, as type: Value.Type) -> Value {
+        get { try! memory.read(type, at: GuestPhysicalAddress(address)) }
+        set { try! memory.write(newValue, at: GuestPhysicalAddress(address)) }
+    }
+
+    /// Assembles for `start` with the host's `as` (AT&T syntax is off: Intel's without prefixes).
+    static func assemble(_ source: String) throws -> [UInt8] {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: directory) }
+        let text = ".intel_syntax noprefix\n.code16\n.text\n" + source + "\n"
+        let file = directory.appendingPathComponent("guest.s")
+        try text.write(to: file, atomically: true, encoding: .utf8)
+        func tool(_ arguments: [String]) throws {
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+            process.arguments = arguments
+            process.currentDirectoryURL = directory
+            try process.run()
+            process.waitUntilExit()
+            if process.terminationStatus != 0 { throw AssemblyFailed(source: source) }
+        }
+        try tool(["as", "--64", "-o", "guest.o", "guest.s"])
+        try tool([
+            "ld", "-m", "elf_x86_64", "-Ttext=0x1000", "--oformat=binary", "-e", "0", "-o", "guest.bin", "guest.o",
+        ])
+        return [UInt8](try Data(contentsOf: directory.appendingPathComponent("guest.bin")))
+    }
+
+    struct AssemblyFailed: Error { let source: String }
+}
+
+final class LogLines: Sendable {
+    private let lines = Mutex<[String]>([])
+    func add(_ line: String) { lines.withLock { $0.append(line) } }
+    var all: [String] { lines.withLock { $0 } }
+}
+
+/// Port 0xE9 collects; everything else is absent. Device memory notes writes and reads as the low bits of its address.
+final class ReportingPorts: GuestIO {
+    private let values = Mutex<[UInt32]>([])
+    private let stores = Mutex<[(address: UInt64, value: UInt64)]>([])
+    var reports: [UInt32] { values.withLock { $0 } }
+    var stored: [(address: UInt64, value: UInt64)] { stores.withLock { $0 } }
+
+    func readPort(_ port: UInt16, width: AccessWidth) -> UInt32 { UInt32(truncatingIfNeeded: width.mask) }
+    func writePort(_ port: UInt16, width: AccessWidth, value: UInt32) {
+        if port == 0xE9 { values.withLock { $0.append(value) } }
+    }
+    func readMMIO(_ address: GuestPhysicalAddress, width: AccessWidth) -> UInt64 {
+        address.rawValue >> 32 == 0 ? address.rawValue & width.mask : width.mask
+    }
+    func writeMMIO(_ address: GuestPhysicalAddress, width: AccessWidth, value: UInt64) {
+        stores.withLock { $0.append((address.rawValue, value)) }
+    }
+}
+
+/// Real time; its timers are host threads that sleep.
+final class HostClock: VMClock {
+    var now: UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+    var wallClock: Int64 { Int64(Date().timeIntervalSince1970 * 1e9) }
+    func makeTimer(_ fire: @escaping @Sendable () -> Void) -> any VMTimer { Sleeper(clock: self, fire: fire) }
+
+    private final class Sleeper: VMTimer {
+        private let clock: HostClock
+        private let fire: @Sendable () -> Void
+        private let generation = Atomic<Int>(0)
+
+        init(clock: HostClock, fire: @escaping @Sendable () -> Void) {
+            self.clock = clock
+            self.fire = fire
+        }
+
+        func arm(at deadline: UInt64) {
+            let mine = generation.wrappingAdd(1, ordering: .sequentiallyConsistent).newValue
+            let delay = deadline > clock.now ? deadline - clock.now : 0
+            DispatchQueue.global().asyncAfter(deadline: .now() + .nanoseconds(Int(clamping: delay))) { [self] in
+                if generation.load(ordering: .sequentiallyConsistent) == mine { fire() }
+            }
+        }
+
+        func cancel() { generation.wrappingAdd(1, ordering: .sequentiallyConsistent) }
+    }
+}
