@@ -1,3 +1,4 @@
+import HostLinux
 import MachineModel
 import SoftEngine
 
@@ -6,12 +7,18 @@ extension Catalog {
     public static let engines = CatalogSection<EngineParts, any Engine>(
         flag: "--engine",
         entries: [
-            CatalogEntry("auto", summary: "the fastest that this host offers") { (_, _) throws(MachineError) in
-                throw MachineError(.unavailable, "--engine auto: no engine is built in yet")
-            },
-            CatalogEntry("soft", summary: "runs the guest in software; needs nothing of the host") {
-                (_, _) throws(MachineError) in
-                throw MachineError(.unavailable, "--engine soft: no engine is built in yet")
-            },
+            CatalogEntry("auto", summary: "the fastest that this host offers", make: makeSoft),
+            CatalogEntry("soft", summary: "runs the guest in software; needs nothing of the host", make: makeSoft),
         ])
+
+    @Sendable
+    private static func makeSoft(
+        _: ComponentSettings, parts: EngineParts
+    ) throws(MachineError) -> any Engine {
+        do throws(SystemError) {
+            return try SoftEngine(parts)
+        } catch {
+            throw MachineError(.host, "the software engine cannot start: \(error)")
+        }
+    }
 }
