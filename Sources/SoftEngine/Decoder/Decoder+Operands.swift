@@ -3,13 +3,20 @@ extension Decoder {
     @inline(__always)
     func readOperands(_ reader: inout CodeReader, _ state: inout DecodeState, _ instruction: inout Instruction) {
         let isVEX = state.prefixes.contains(.vex)
-        let head = Int(heads[OpcodeTable.chainIndex(vex: isVEX, map: instruction.map, opcode: instruction.opcode)])
+        var head = Int(heads[OpcodeTable.chainIndex(vex: isVEX, map: instruction.map, opcode: instruction.opcode)])
         let common = entries[head].rules
+        let isX87 = !isVEX && OpcodeTable.isX87(map: instruction.map, opcode: instruction.opcode)
         instruction.addressSize = addressSize(state)
 
-        if common.contains(.modrm) {
+        if isX87 || common.contains(.modrm) {
             instruction.modrm = reader.byte()
             instruction.isMemory = instruction.modrm < 0xC0 && !common.contains(.registerOnly)
+            if isX87 {
+                head = Int(
+                    heads[
+                        OpcodeTable.x87ChainIndex(
+                            opcode: instruction.opcode, modrm: instruction.modrm, isMemory: instruction.isMemory)])
+            }
             instruction.reg = instruction.modrm >> 3 & 7 | state.r
             instruction.rm = instruction.modrm & 7 | state.b
         } else {

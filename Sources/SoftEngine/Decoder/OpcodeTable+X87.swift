@@ -2,7 +2,6 @@
 // they stood in the 8087's manuals.
 extension OpcodeTableBuilder {
     mutating func addX87() {
-        // The common ones first: chains are searched in this order, and D9's is the longest of all.
         addX87Transfers()
         addX87Constants()
         addX87Arithmetic()

@@ -32,7 +32,16 @@ struct OpcodeTable: Sendable {
         (vex ? 1024 : 0) | Int(map & 3) << 8 | Int(opcode)
     }
 
-    static let chainCount = 2048
+    /// The x87 escapes D8-DF have a chain for each ModRM.reg, for memory and for registers: all their rows tell these apart.
+    @inline(__always)
+    static func x87ChainIndex(opcode: UInt8, modrm: UInt8, isMemory: Bool) -> Int {
+        2048 | Int(opcode & 7) << 4 | (isMemory ? 8 : 0) | Int(modrm >> 3 & 7)
+    }
+
+    @inline(__always)
+    static func isX87(map: UInt8, opcode: UInt8) -> Bool { map == 0 && opcode & 0xF8 == 0xD8 }
+
+    static let chainCount = 2048 + 128
 }
 
 /// Takes the rows as they are written down and links them.
@@ -66,6 +75,15 @@ struct OpcodeTableBuilder: ~Copyable {
         UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
     }
 
+    private static func chainIndex(of pattern: OpcodePattern) -> Int {
+        guard !pattern.isVEX, OpcodeTable.isX87(map: pattern.map, opcode: pattern.opcode) else {
+            return OpcodeTable.chainIndex(vex: pattern.isVEX, map: pattern.map, opcode: pattern.opcode)
+        }
+        return OpcodeTable.x87ChainIndex(
+            opcode: pattern.opcode, modrm: UInt8(truncatingIfNeeded: pattern.match),
+            isMemory: pattern.match & OpcodePattern.Key.memory != 0)
+    }
+
     mutating func add(
         _ pattern: OpcodePattern, _ name: StaticString, _ operation: Operation, _ form: OperandForm = .none,
         _ size: OperandSizeRule = .none, _ immediate: ImmediateKind = .none, _ rules: OpcodeEntry.Rules = [],
@@ -78,7 +96,7 @@ struct OpcodeTableBuilder: ~Copyable {
                 pattern: pattern, nameBytes: Self.bytes(name), operation: operation, form: form, size: size,
                 immediate: immediate, rules: rules, shape: shape, feature: feature, group: group))
         count += 1
-        let chain = OpcodeTable.chainIndex(vex: pattern.isVEX, map: pattern.map, opcode: pattern.opcode)
+        let chain = Self.chainIndex(of: pattern)
         if heads[chain] == 0 {
             heads[chain] = index
         } else {
