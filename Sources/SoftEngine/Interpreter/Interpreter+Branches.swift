@@ -28,19 +28,29 @@ extension Interpreter {
 
     @inline(never)
     func call(_ instruction: borrowing Instruction) throws(GuestFault) {
-        let size = instruction.operandSize
-        let target = try branchTarget(
-            cpu.pointee.next_rip &+ UInt64(bitPattern: instruction.immediate), size: size)
-        try push(cpu.pointee.next_rip, size: size)
-        cpu.pointee.next_rip = target
+        try call(
+            target: cpu.pointee.next_rip &+ UInt64(bitPattern: instruction.immediate), size: instruction.operandSize)
     }
 
     @inline(never)
     func callIndirect(_ instruction: borrowing Instruction) throws(GuestFault) {
         let size = instruction.operandSize
-        let target = try branchTarget(try readE(instruction, size: size), size: size)
+        try call(target: try readE(instruction, size: size), size: size)
+    }
+
+    @inline(__always)
+    private func call(target: UInt64, size: UInt8) throws(GuestFault) {
+        let checked: UInt64
+        do throws(GuestFault) {
+            checked = try branchTarget(target, size: size)
+        } catch {
+            // A fault of the push comes before that of the target.
+            let place = try stackAddress(gpr[GeneralRegister.RSP] &- UInt64(size), size: size, write: true)
+            _ = try hostPointerForWrite(linear: place, size: Int(size))
+            throw error
+        }
         try push(cpu.pointee.next_rip, size: size)
-        cpu.pointee.next_rip = target
+        cpu.pointee.next_rip = checked
     }
 
     @inline(never)
