@@ -8,6 +8,9 @@
 
 #include <stdint.h>
 
+// With a constant size these are a few instructions; left to itself the compiler counts all sizes and calls them.
+#define DAVIT_INLINE static inline __attribute__((always_inline))
+
 typedef struct davit_result {
     uint64_t value;
     uint64_t flags;
@@ -24,7 +27,7 @@ typedef struct davit_wide_result {
 static inline uint16_t davit_flags_to_ax(uint64_t flags) {
     return (uint16_t)((flags & 0xD5) << 8 | (flags >> 11 & 1));
 }
-static inline uint64_t davit_flags_from_ax(uint16_t ax) {
+DAVIT_INLINE uint64_t davit_flags_from_ax(uint16_t ax) {
     return (uint64_t)(ax >> 8 & 0xD5) | (uint64_t)(ax & 1) << 11;
 }
 #define DAVIT_LOAD_FLAGS "addb $127, %%al\n\tsahf\n\t"
@@ -39,7 +42,7 @@ static inline uint64_t davit_flags_from_ax(uint16_t ax) {
         return (davit_result){x, davit_flags_from_ax(ax)};                                                         \
     }
 #define DAVIT_PLAIN(name, mnemonic)                                                                                \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         (void)flags;                                                                                               \
         switch (size) {                                                                                            \
         case 8: DAVIT_PLAIN_SIZED(mnemonic, uint64_t, "q")                                                         \
@@ -64,7 +67,7 @@ DAVIT_PLAIN(xor, "xor")
         return (davit_result){x, davit_flags_from_ax(ax)};                                                         \
     }
 #define DAVIT_BINARY(name, mnemonic)                                                                               \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         switch (size) {                                                                                            \
         case 8: DAVIT_BINARY_SIZED(mnemonic, uint64_t, "q")                                                        \
         case 4: DAVIT_BINARY_SIZED(mnemonic, uint32_t, "l")                                                        \
@@ -77,7 +80,7 @@ DAVIT_BINARY(sbb, "sbb")
 
 // The same without a byte form.
 #define DAVIT_BINARY_WORD(name, mnemonic)                                                                          \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         switch (size) {                                                                                            \
         case 8: DAVIT_BINARY_SIZED(mnemonic, uint64_t, "q")                                                        \
         case 4: DAVIT_BINARY_SIZED(mnemonic, uint32_t, "l")                                                        \
@@ -96,7 +99,7 @@ DAVIT_BINARY_WORD(tzcnt, "tzcnt")
 
 // The same with 32 and 64 bits only.
 #define DAVIT_BINARY_LONG(name, mnemonic)                                                                          \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         switch (size) {                                                                                            \
         case 8: DAVIT_BINARY_SIZED(mnemonic, uint64_t, "q")                                                        \
         default: DAVIT_BINARY_SIZED(mnemonic, uint32_t, "l")                                                       \
@@ -114,7 +117,7 @@ DAVIT_BINARY_LONG(blsi, "blsi")
             : [a] "+&r"(a), "+&a"(ax) : [b] "r"(b) : "cc");                                                        \
     break;
 #define DAVIT_SCAN(name, mnemonic)                                                                                 \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         uint16_t ax = davit_flags_to_ax(flags);                                                                    \
         switch (size) {                                                                                            \
         case 8: DAVIT_SCAN_SIZED(mnemonic, "q")                                                                    \
@@ -135,7 +138,7 @@ DAVIT_SCAN(bsr, "bsr")
         return (davit_result){x, davit_flags_from_ax(ax)};                                                         \
     }
 #define DAVIT_UNARY(name, mnemonic)                                                                                \
-    static inline davit_result davit_##name(uint64_t a, uint64_t flags, uint32_t size) {                           \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t flags, uint32_t size) {                            \
         switch (size) {                                                                                            \
         case 8: DAVIT_UNARY_SIZED(mnemonic, uint64_t, "q")                                                         \
         case 4: DAVIT_UNARY_SIZED(mnemonic, uint32_t, "l")                                                         \
@@ -157,7 +160,7 @@ DAVIT_UNARY(neg, "neg")
         return (davit_result){x, davit_flags_from_ax(ax)};                                                         \
     }
 #define DAVIT_SHIFT(name, mnemonic)                                                                                \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         switch (size) {                                                                                            \
         case 8: DAVIT_SHIFT_SIZED(mnemonic, uint64_t, "q")                                                         \
         case 4: DAVIT_SHIFT_SIZED(mnemonic, uint32_t, "l")                                                         \
@@ -183,7 +186,7 @@ DAVIT_SHIFT(sar, "sar")
         return (davit_result){x, davit_flags_from_ax(ax)};                                                         \
     }
 #define DAVIT_DOUBLE_SHIFT(name, mnemonic)                                                                         \
-    static inline davit_result davit_##name(                                                                       \
+    DAVIT_INLINE davit_result davit_##name(                                                                        \
         uint64_t a, uint64_t b, uint8_t count, uint64_t flags, uint32_t size) {                                    \
         switch (size) {                                                                                            \
         case 8: DAVIT_DOUBLE_SHIFT_SIZED(mnemonic, uint64_t, "q")                                                  \
@@ -205,7 +208,7 @@ DAVIT_DOUBLE_SHIFT(shrd, "shrd")
         return (davit_wide_result){x, h, davit_flags_from_ax((uint16_t)rax)};                                      \
     }
 #define DAVIT_WIDE(name, mnemonic)                                                                                 \
-    static inline davit_wide_result davit_##name(                                                                  \
+    DAVIT_INLINE davit_wide_result davit_##name(                                                                   \
         uint64_t low, uint64_t high, uint64_t b, uint64_t flags, uint32_t size) {                                  \
         switch (size) {                                                                                            \
         case 8: DAVIT_WIDE_SIZED(mnemonic, uint64_t, "q", "rax")                                                   \
@@ -258,7 +261,7 @@ static inline _Bool davit_can_divide_signed(uint64_t low, uint64_t high, uint64_
         return (davit_result){x, davit_flags_from_ax(ax)};                                                         \
     }
 #define DAVIT_THREE(name, mnemonic)                                                                                \
-    static inline davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {               \
+    DAVIT_INLINE davit_result davit_##name(uint64_t a, uint64_t b, uint64_t flags, uint32_t size) {                \
         switch (size) {                                                                                            \
         case 8: DAVIT_THREE_SIZED(mnemonic, uint64_t, "q", a, b)                                                   \
         default: DAVIT_THREE_SIZED(mnemonic, uint32_t, "l", a, b)                                                  \
@@ -268,23 +271,23 @@ DAVIT_THREE(andn, "andn")
 DAVIT_THREE(bextr, "bextr")
 DAVIT_THREE(bzhi, "bzhi")
 
-static inline uint64_t davit_pdep(uint64_t source, uint64_t mask) {
+DAVIT_INLINE uint64_t davit_pdep(uint64_t source, uint64_t mask) {
     __asm__("pdepq %[mask], %[source], %[source]" : [source] "+r"(source) : [mask] "r"(mask));
     return source;
 }
-static inline uint64_t davit_pext(uint64_t source, uint64_t mask) {
+DAVIT_INLINE uint64_t davit_pext(uint64_t source, uint64_t mask) {
     __asm__("pextq %[mask], %[source], %[source]" : [source] "+r"(source) : [mask] "r"(mask));
     return source;
 }
 
 // BSWAP of a 16-bit register: undefined, so whatever the host makes of the whole register.
-static inline uint64_t davit_bswap16(uint64_t value) {
+DAVIT_INLINE uint64_t davit_bswap16(uint64_t value) {
     __asm__(".byte 0x66, 0x0F, 0xC8" : "+a"(value));
     return value;
 }
 
 // CRC32 of `size` bytes of `b` onto `a` (polynomial 0x11EDC6F41).
-static inline uint64_t davit_crc32(uint64_t a, uint64_t b, uint32_t size) {
+DAVIT_INLINE uint64_t davit_crc32(uint64_t a, uint64_t b, uint32_t size) {
     uint64_t crc = (uint32_t)a;
     switch (size) {
     case 8: __asm__("crc32q %[b], %[crc]" : [crc] "+r"(crc) : [b] "r"(b)); break;
@@ -296,13 +299,13 @@ static inline uint64_t davit_crc32(uint64_t a, uint64_t b, uint32_t size) {
 }
 
 // RDRAND and RDSEED of 64 bits: CF in `flags` is clear, and the value 0, where the host had none ready.
-static inline davit_result davit_rdrand(void) {
+DAVIT_INLINE davit_result davit_rdrand(void) {
     uint64_t value;
     uint8_t carry;
     __asm__ volatile("rdrandq %[v]\n\tsetc %[c]" : [v] "=r"(value), [c] "=r"(carry) : : "cc");
     return (davit_result){value, carry};
 }
-static inline davit_result davit_rdseed(void) {
+DAVIT_INLINE davit_result davit_rdseed(void) {
     uint64_t value;
     uint8_t carry;
     __asm__ volatile("rdseedq %[v]\n\tsetc %[c]" : [v] "=r"(value), [c] "=r"(carry) : : "cc");
@@ -311,7 +314,7 @@ static inline davit_result davit_rdseed(void) {
 
 // LOCK CMPXCHG on guest memory, which need not be aligned but must not cross a cache line: hosts may punish split locks.
 // Returns what was there; the exchange took place if that equals `expected`.
-static inline uint64_t davit_compare_exchange(
+DAVIT_INLINE uint64_t davit_compare_exchange(
     void *_Nonnull place, uint64_t expected, uint64_t desired, uint32_t size) {
     switch (size) {
     case 8:
@@ -334,7 +337,7 @@ static inline uint64_t davit_compare_exchange(
 }
 
 // LOCK CMPXCHG16B: `place` is 16-byte aligned. Returns what was there; ZF in `flags` tells whether the exchange took place.
-static inline davit_wide_result davit_compare_exchange_16(
+DAVIT_INLINE davit_wide_result davit_compare_exchange_16(
     void *_Nonnull place, uint64_t expected_low, uint64_t expected_high, uint64_t low, uint64_t high) {
     uint8_t equal;
     __asm__ volatile("lock cmpxchg16b (%[p])\n\tsetz %[z]"

@@ -1,54 +1,44 @@
 import CDavit
 import X86
 
-/// An instruction of the host: operands (zero-extended), flags before, size in bytes.
-typealias ALUOperation = (UInt64, UInt64, UInt64, UInt32) -> davit_result
-
 // Arithmetic and logic with two operands, with one, multiplication and division.
 extension Interpreter {
     /// ADD OR ADC SBB AND SUB XOR: E with G, G with E, E or the accumulator with an immediate.
-    @inline(__always)
-    func binary(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func binary(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         switch instruction.operandSize {
-        case 8: try binary(instruction, size: 8, operation)
-        case 4: try binary(instruction, size: 4, operation)
-        case 2: try binary(instruction, size: 2, operation)
-        default: try binary(instruction, size: 1, operation)
+        case 8: try binary(instruction, kind, size: 8)
+        case 4: try binary(instruction, kind, size: 4)
+        default: try binary(instruction, kind, size: instruction.operandSize)
         }
     }
 
-    @inline(__always)
-    private func binary(
-        _ instruction: borrowing Instruction, size: UInt8, _ operation: ALUOperation
-    ) throws(GuestFault) {
+    @inline(always)
+    private func binary(_ instruction: borrowing Instruction, _ kind: Operation, size: UInt8) throws(GuestFault) {
         let flags = cpu.pointee.rflags
-        let b: UInt64
         if instruction.form == .ge {
-            b = try readE(instruction, size: size)
-            let result = operation(readG(instruction, size: size), b, flags, UInt32(size))
+            let b = try readE(instruction, size: size)
+            let result = ALUOperation(kind: kind, size: size, flags: flags, b: b)(readG(instruction, size: size))
             writeG(instruction, size: size, result.value)
             setArithmeticFlags(result.flags)
-            return
+        } else {
+            let b = instruction.form == .eg ? readG(instruction, size: size) : UInt64(bitPattern: instruction.immediate)
+            try modifyE(instruction, ALUOperation(kind: kind, size: size, flags: flags, b: b))
         }
-        b = instruction.form == .eg ? readG(instruction, size: size) : UInt64(bitPattern: instruction.immediate)
-        try modifyE(instruction, size: size) { operation($0, b, flags, UInt32(size)) }
     }
 
     /// CMP and TEST: the same without a result.
-    @inline(__always)
-    func compare(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func compare(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         switch instruction.operandSize {
-        case 8: try compare(instruction, size: 8, operation)
-        case 4: try compare(instruction, size: 4, operation)
-        case 2: try compare(instruction, size: 2, operation)
-        default: try compare(instruction, size: 1, operation)
+        case 8: try compare(instruction, kind, size: 8)
+        case 4: try compare(instruction, kind, size: 4)
+        default: try compare(instruction, kind, size: instruction.operandSize)
         }
     }
 
-    @inline(__always)
-    private func compare(
-        _ instruction: borrowing Instruction, size: UInt8, _ operation: ALUOperation
-    ) throws(GuestFault) {
+    @inline(always)
+    private func compare(_ instruction: borrowing Instruction, _ kind: Operation, size: UInt8) throws(GuestFault) {
         var a = try readE(instruction, size: size)
         var b: UInt64
         switch instruction.form {
@@ -58,29 +48,29 @@ extension Interpreter {
             a = readG(instruction, size: size)
         default: b = UInt64(bitPattern: instruction.immediate)
         }
-        setArithmeticFlags(operation(a, b, 0, UInt32(size)).flags)
+        setArithmeticFlags(ALUOperation(kind: kind, size: size, flags: 0, b: b)(a).flags)
     }
 
-    /// INC DEC NEG: E, or the register in the opcode.
-    @inline(__always)
-    func unary(
-        _ instruction: borrowing Instruction, _ operation: (UInt64, UInt64, UInt32) -> davit_result
-    ) throws(GuestFault) {
-        let size = instruction.operandSize
-        let flags = cpu.pointee.rflags
-        if instruction.form == .z {
-            let result = operation(readG(instruction, size: size), flags, UInt32(size))
-            writeG(instruction, size: size, result.value)
-            setArithmeticFlags(result.flags)
-        } else {
-            try modifyE(instruction, size: size) { operation($0, flags, UInt32(size)) }
+    /// INC DEC NEG NOT: E, or the register in the opcode.
+    @inline(always)
+    func unary(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
+        switch instruction.operandSize {
+        case 8: try unary(instruction, kind, size: 8)
+        case 4: try unary(instruction, kind, size: 4)
+        default: try unary(instruction, kind, size: instruction.operandSize)
         }
     }
 
-    @inline(never)
-    func not(_ instruction: borrowing Instruction) throws(GuestFault) {
-        let flags = cpu.pointee.rflags & RFLAGS.arithmetic
-        try modifyE(instruction, size: instruction.operandSize) { davit_result(value: ~$0, flags: flags) }
+    @inline(always)
+    private func unary(_ instruction: borrowing Instruction, _ kind: Operation, size: UInt8) throws(GuestFault) {
+        let operation = ALUOperation(kind: kind, size: size, flags: cpu.pointee.rflags)
+        if instruction.form == .z {
+            let result = operation(readG(instruction, size: size))
+            writeG(instruction, size: size, result.value)
+            setArithmeticFlags(result.flags)
+        } else {
+            try modifyE(instruction, operation)
+        }
     }
 
     /// MUL and IMUL with the accumulator: AX, or rDX:rAX.
@@ -155,7 +145,7 @@ extension Interpreter {
     }
 
     /// The low `size` bytes (1, 2, 4 or 8), sign-extended to 64 bits.
-    @inline(__always)
+    @inline(always)
     static func signExtend(_ value: UInt64, size: UInt8) -> UInt64 {
         let shift = (64 &- UInt64(size) &* 8) & 63
         return UInt64(bitPattern: Int64(bitPattern: value &<< shift) &>> Int64(shift))

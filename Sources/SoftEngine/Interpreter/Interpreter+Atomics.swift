@@ -16,25 +16,24 @@ extension Interpreter {
             return
         }
         let linear = try operandAddress(instruction, size: UInt64(size), write: true)
-        let flags = cpu.pointee.rflags & RFLAGS.arithmetic
-        let old = try modify(linear: linear, size: size, locked: true) { _ in davit_result(value: g, flags: flags) }
+        let old = try modify(
+            linear: linear, locked: true, ALUOperation(kind: .xchg, size: size, flags: cpu.pointee.rflags, b: g))
         writeG(instruction, size: size, old)
     }
 
     @inline(never)
     func exchangeAdd(_ instruction: borrowing Instruction) throws(GuestFault) {
         let size = instruction.operandSize
-        let g = readG(instruction, size: size)
+        let operation = ALUOperation(
+            kind: .xadd, size: size, flags: cpu.pointee.rflags, b: readG(instruction, size: size))
         if instruction.isMemory {
             let linear = try operandAddress(instruction, size: UInt64(size), write: true)
-            let old = try modify(linear: linear, size: size, locked: instruction.prefixes.contains(.lock)) {
-                davit_add($0, g, 0, UInt32(size))
-            }
+            let old = try modify(linear: linear, locked: instruction.prefixes.contains(.lock), operation)
             writeG(instruction, size: size, old)
         } else {
             let rex = instruction.prefixes.contains(.rex)
             let e = readRegister(instruction.rm, size: size, rex: rex)
-            let result = davit_add(e, g, 0, UInt32(size))
+            let result = operation(e)
             writeG(instruction, size: size, e)
             writeRegister(instruction.rm, size: size, rex: rex, result.value)
             setArithmeticFlags(result.flags)
@@ -44,21 +43,20 @@ extension Interpreter {
     @inline(never)
     func compareExchange(_ instruction: borrowing Instruction) throws(GuestFault) {
         let size = instruction.operandSize
-        let g = readG(instruction, size: size)
         let accumulator = readRegister(0, size: size, rex: true)
+        let operation = ALUOperation(
+            kind: .cmpxchg, size: size, flags: cpu.pointee.rflags, b: accumulator, c: readG(instruction, size: size))
         let old: UInt64
         if instruction.isMemory {
             let linear = try operandAddress(instruction, size: UInt64(size), write: true)
-            old = try modify(linear: linear, size: size, locked: instruction.prefixes.contains(.lock)) {
-                davit_result(
-                    value: $0 == accumulator ? g : $0, flags: davit_sub(accumulator, $0, 0, UInt32(size)).flags)
-            }
+            old = try modify(linear: linear, locked: instruction.prefixes.contains(.lock), operation)
         } else {
             let rex = instruction.prefixes.contains(.rex)
             old = readRegister(instruction.rm, size: size, rex: rex)
+            let result = operation(old)
             // Without an exchange the whole register stays, upper half included.
-            if old == accumulator { writeRegister(instruction.rm, size: size, rex: rex, g) }
-            setArithmeticFlags(davit_sub(accumulator, old, 0, UInt32(size)).flags)
+            if old == accumulator { writeRegister(instruction.rm, size: size, rex: rex, result.value) }
+            setArithmeticFlags(result.flags)
         }
         if old != accumulator { writeRegister(0, size: size, rex: true, old) }
     }
@@ -69,11 +67,9 @@ extension Interpreter {
         let expected = Self.pair(gpr[GeneralRegister.RDX], gpr[GeneralRegister.RAX])
         let desired = Self.pair(gpr[GeneralRegister.RCX], gpr[GeneralRegister.RBX])
         let linear = try operandAddress(instruction, size: 8, write: true)
-        let others = cpu.pointee.rflags & (RFLAGS.arithmetic & ~RFLAGS.ZF)
-        let old = try modify(linear: linear, size: 8, locked: instruction.prefixes.contains(.lock)) {
-            $0 == expected
-                ? davit_result(value: desired, flags: others | RFLAGS.ZF) : davit_result(value: $0, flags: others)
-        }
+        let operation = ALUOperation(
+            kind: .cmpxchg8b, size: 8, flags: cpu.pointee.rflags, b: expected, c: desired)
+        let old = try modify(linear: linear, locked: instruction.prefixes.contains(.lock), operation)
         if old != expected {
             gpr[GeneralRegister.RAX] = old & 0xFFFF_FFFF
             gpr[GeneralRegister.RDX] = old >> 32

@@ -4,8 +4,8 @@ import X86
 // Bit tests and scans, BMI1, BMI2, ADX, CRC32, byte swaps.
 extension Interpreter {
     /// BT BTS BTR BTC. A register offset reaches outside a memory operand: it addresses a bit string (SDM vol. 2, 3.1.1.9).
-    @inline(__always)
-    func bitTest(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func bitTest(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         let size = instruction.operandSize
         let flags = cpu.pointee.rflags
         let bits = UInt64(size) &* 8
@@ -13,8 +13,8 @@ extension Interpreter {
         let bit = isRegisterOffset ? readG(instruction, size: size) : UInt64(bitPattern: instruction.immediate)
         guard instruction.isMemory else {
             let a = readRegister(instruction.rm, size: size, rex: true)
-            let result = operation(a, bit, flags, UInt32(size))
-            if instruction.operation != .bt { writeRegister(instruction.rm, size: size, rex: true, result.value) }
+            let result = ALUOperation(kind: kind, size: size, flags: flags, b: bit)(a)
+            if kind != .bt { writeRegister(instruction.rm, size: size, rex: true, result.value) }
             setArithmeticFlags(result.flags)
             return
         }
@@ -24,73 +24,76 @@ extension Interpreter {
             offset &+= UInt64(bitPattern: (signed >> Int64(bits.trailingZeroBitCount)) &* Int64(size))
             offset &= Self.mask(instruction.addressSize)
         }
-        let writes = instruction.operation != .bt
+        let writes = kind != .bt
         let linear = try linearAddress(
             segment: instruction.segment, offset: offset, size: UInt64(size), write: writes)
         // The offset is taken inside the operand, so that the host's instruction never sees another.
         let inside = bit & (bits &- 1)
+        let operation = ALUOperation(kind: kind, size: size, flags: flags, b: inside)
         if writes {
-            _ = try modify(linear: linear, size: size, locked: instruction.prefixes.contains(.lock)) {
-                operation($0, inside, flags, UInt32(size))
-            }
+            _ = try modify(linear: linear, locked: instruction.prefixes.contains(.lock), operation)
         } else {
-            setArithmeticFlags(operation(try load(linear: linear, size: size), inside, flags, UInt32(size)).flags)
+            setArithmeticFlags(operation(try load(linear: linear, size: size)).flags)
         }
     }
 
     /// Ones in the bits of an address or operand of `size` bytes: 1, 2, 4 or 8.
-    @inline(__always)
+    @inline(always)
     static func mask(_ size: UInt8) -> UInt64 { UInt64.max >> ((64 &- UInt64(size) &* 8) & 63) }
 
     /// POPCNT LZCNT TZCNT: G from E.
-    @inline(__always)
-    func count(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func count(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         let size = instruction.operandSize
-        let result = operation(0, try readE(instruction, size: size), cpu.pointee.rflags, UInt32(size))
+        let e = try readE(instruction, size: size)
+        let result = ALUOperation(kind: kind, size: size, flags: cpu.pointee.rflags, b: e)(0)
         writeG(instruction, size: size, result.value)
         setArithmeticFlags(result.flags)
     }
 
     /// BSF and BSR: G from E; G stays where E is zero.
-    @inline(__always)
-    func scan(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func scan(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         let size = instruction.operandSize
         let e = try readE(instruction, size: size)
-        let result = operation(gpr[Int(instruction.reg & 15)], e, cpu.pointee.rflags, UInt32(size))
+        let result = ALUOperation(kind: kind, size: size, flags: cpu.pointee.rflags, b: e)(
+            gpr[Int(instruction.reg & 15)])
         gpr[Int(instruction.reg & 15)] = result.value
         setArithmeticFlags(result.flags)
     }
 
     /// ADCX ADOX: G with E.
-    @inline(__always)
-    func addWithOneFlag(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func addWithOneFlag(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         let size = instruction.operandSize
         let e = try readE(instruction, size: size)
-        let result = operation(readG(instruction, size: size), e, cpu.pointee.rflags, UInt32(size))
+        let result = ALUOperation(kind: kind, size: size, flags: cpu.pointee.rflags, b: e)(
+            readG(instruction, size: size))
         writeG(instruction, size: size, result.value)
         setArithmeticFlags(result.flags)
     }
 
     /// ANDN BEXTR BZHI: G from VEX.vvvv and E.
-    @inline(__always)
-    func bitField(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func bitField(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         try requireVEX()
         let size = instruction.operandSize
         let e = try readE(instruction, size: size)
         let b = readRegister(instruction.vvvv, size: size, rex: true)
-        let result =
-            instruction.form == .gbe
-            ? operation(b, e, cpu.pointee.rflags, UInt32(size)) : operation(e, b, cpu.pointee.rflags, UInt32(size))
+        let isBFirst = instruction.form == .gbe
+        let operation = ALUOperation(kind: kind, size: size, flags: cpu.pointee.rflags, b: isBFirst ? e : b)
+        let result = operation(isBFirst ? b : e)
         writeG(instruction, size: size, result.value)
         setArithmeticFlags(result.flags)
     }
 
     /// BLSR BLSMSK BLSI: VEX.vvvv from E.
-    @inline(__always)
-    func lowestBit(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func lowestBit(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         try requireVEX()
         let size = instruction.operandSize
-        let result = operation(0, try readE(instruction, size: size), cpu.pointee.rflags, UInt32(size))
+        let e = try readE(instruction, size: size)
+        let result = ALUOperation(kind: kind, size: size, flags: cpu.pointee.rflags, b: e)(0)
         writeRegister(instruction.vvvv, size: size, rex: true, result.value)
         setArithmeticFlags(result.flags)
     }

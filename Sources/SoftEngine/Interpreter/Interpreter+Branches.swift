@@ -4,12 +4,12 @@ import X86
 // Near control transfers. Targets are checked before anything is committed.
 extension Interpreter {
     /// Makes `target`, cut to `size` bytes, the next instruction. #GP(0) if it is not canonical or beyond CS's limit.
-    @inline(__always)
+    @inline(always)
     func branch(to target: UInt64, size: UInt8) throws(GuestFault) {
         cpu.pointee.next_rip = try branchTarget(target, size: size)
     }
 
-    @inline(__always)
+    @inline(always)
     func branchTarget(_ target: UInt64, size: UInt8) throws(GuestFault) -> UInt64 {
         let masked = target & Self.mask(size)
         if is64Bit {
@@ -20,7 +20,7 @@ extension Interpreter {
         return masked
     }
 
-    @inline(__always)
+    @inline(always)
     func branchRelative(_ instruction: borrowing Instruction) throws(GuestFault) {
         try branch(
             to: cpu.pointee.next_rip &+ UInt64(bitPattern: instruction.immediate), size: instruction.operandSize)
@@ -38,7 +38,7 @@ extension Interpreter {
         try call(target: try readE(instruction, size: size), size: size)
     }
 
-    @inline(__always)
+    @inline(always)
     private func call(target: UInt64, size: UInt8) throws(GuestFault) {
         let checked: UInt64
         do throws(GuestFault) {

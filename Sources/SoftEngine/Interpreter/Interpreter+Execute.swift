@@ -136,99 +136,161 @@ extension Interpreter {
 // One function for each operation that a general one is specialised for: out of line, so that `execute` stays a jump table.
 extension Interpreter {
     @inline(never)
-    private func add(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_add) }
+    private func add(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .add)
+    }
     @inline(never)
-    private func or(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_or) }
+    private func or(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .or)
+    }
     @inline(never)
-    private func adc(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_adc) }
+    private func adc(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .adc)
+    }
     @inline(never)
-    private func sbb(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_sbb) }
+    private func sbb(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .sbb)
+    }
     @inline(never)
-    private func and(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_and) }
+    private func and(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .and)
+    }
     @inline(never)
-    private func sub(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_sub) }
+    private func sub(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .sub)
+    }
     @inline(never)
-    private func xor(_ instruction: borrowing Instruction) throws(GuestFault) { try binary(instruction, davit_xor) }
+    private func xor(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try binary(instruction, .xor)
+    }
 
     @inline(never)
-    private func cmp(_ instruction: borrowing Instruction) throws(GuestFault) { try compare(instruction, davit_sub) }
+    private func cmp(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try compare(instruction, .cmp)
+    }
     @inline(never)
-    private func test(_ instruction: borrowing Instruction) throws(GuestFault) { try compare(instruction, davit_and) }
+    private func test(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try compare(instruction, .test)
+    }
 
     @inline(never)
-    private func inc(_ instruction: borrowing Instruction) throws(GuestFault) { try unary(instruction, davit_inc) }
+    private func inc(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try unary(instruction, .inc)
+    }
     @inline(never)
-    private func dec(_ instruction: borrowing Instruction) throws(GuestFault) { try unary(instruction, davit_dec) }
+    private func dec(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try unary(instruction, .dec)
+    }
     @inline(never)
-    private func neg(_ instruction: borrowing Instruction) throws(GuestFault) { try unary(instruction, davit_neg) }
+    private func not(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try unary(instruction, .not)
+    }
+    @inline(never)
+    private func neg(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try unary(instruction, .neg)
+    }
 
     @inline(never)
-    private func rol(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_rol) }
+    private func rol(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .rol)
+    }
     @inline(never)
-    private func ror(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_ror) }
+    private func ror(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .ror)
+    }
     @inline(never)
-    private func rcl(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_rcl) }
+    private func rcl(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .rcl)
+    }
     @inline(never)
-    private func rcr(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_rcr) }
+    private func rcr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .rcr)
+    }
     @inline(never)
-    private func shl(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_shl) }
+    private func shl(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .shl)
+    }
     @inline(never)
-    private func shr(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_shr) }
+    private func shr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .shr)
+    }
     @inline(never)
-    private func sar(_ instruction: borrowing Instruction) throws(GuestFault) { try shift(instruction, davit_sar) }
+    private func sar(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try shift(instruction, .sar)
+    }
 
     @inline(never)
-    private func bt(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_bt) }
+    private func bt(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitTest(instruction, .bt)
+    }
     @inline(never)
-    private func bts(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_bts) }
+    private func bts(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitTest(instruction, .bts)
+    }
     @inline(never)
-    private func btr(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_btr) }
+    private func btr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitTest(instruction, .btr)
+    }
     @inline(never)
-    private func btc(_ instruction: borrowing Instruction) throws(GuestFault) { try bitTest(instruction, davit_btc) }
+    private func btc(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitTest(instruction, .btc)
+    }
 
     @inline(never)
-    private func bsf(_ instruction: borrowing Instruction) throws(GuestFault) { try scan(instruction, davit_bsf) }
+    private func bsf(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try scan(instruction, .bsf)
+    }
     @inline(never)
-    private func bsr(_ instruction: borrowing Instruction) throws(GuestFault) { try scan(instruction, davit_bsr) }
+    private func bsr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try scan(instruction, .bsr)
+    }
 
     @inline(never)
     private func popcnt(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try count(instruction, davit_popcnt)
+        try count(instruction, .popcnt)
     }
     @inline(never)
-    private func lzcnt(_ instruction: borrowing Instruction) throws(GuestFault) { try count(instruction, davit_lzcnt) }
+    private func lzcnt(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try count(instruction, .lzcnt)
+    }
     @inline(never)
-    private func tzcnt(_ instruction: borrowing Instruction) throws(GuestFault) { try count(instruction, davit_tzcnt) }
+    private func tzcnt(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try count(instruction, .tzcnt)
+    }
 
     @inline(never)
     private func adcx(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try addWithOneFlag(instruction, davit_adcx)
+        try addWithOneFlag(instruction, .adcx)
     }
     @inline(never)
     private func adox(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try addWithOneFlag(instruction, davit_adox)
+        try addWithOneFlag(instruction, .adox)
     }
 
     @inline(never)
-    private func andn(_ instruction: borrowing Instruction) throws(GuestFault) { try bitField(instruction, davit_andn) }
-    @inline(never)
-    private func bextr(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try bitField(instruction, davit_bextr)
+    private func andn(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitField(instruction, .andn)
     }
     @inline(never)
-    private func bzhi(_ instruction: borrowing Instruction) throws(GuestFault) { try bitField(instruction, davit_bzhi) }
+    private func bextr(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitField(instruction, .bextr)
+    }
+    @inline(never)
+    private func bzhi(_ instruction: borrowing Instruction) throws(GuestFault) {
+        try bitField(instruction, .bzhi)
+    }
 
     @inline(never)
     private func blsr(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try lowestBit(instruction, davit_blsr)
+        try lowestBit(instruction, .blsr)
     }
     @inline(never)
     private func blsmsk(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try lowestBit(instruction, davit_blsmsk)
+        try lowestBit(instruction, .blsmsk)
     }
     @inline(never)
     private func blsi(_ instruction: borrowing Instruction) throws(GuestFault) {
-        try lowestBit(instruction, davit_blsi)
+        try lowestBit(instruction, .blsi)
     }
 
 }

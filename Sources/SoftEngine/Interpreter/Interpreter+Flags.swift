@@ -2,11 +2,11 @@ import CDavit
 import X86
 
 extension Interpreter {
-    @inline(__always) var isProtected: Bool { cpu.pointee.cr0 & CR0.PE != 0 }
+    @inline(always) var isProtected: Bool { cpu.pointee.cr0 & CR0.PE != 0 }
     /// IA-32e mode: 64-bit or compatibility.
-    @inline(__always) var isLong: Bool { cpu.pointee.efer & EFER.LMA != 0 }
-    @inline(__always) var isVirtual8086: Bool { cpu.pointee.rflags & RFLAGS.VM != 0 }
-    @inline(__always) var iopl: UInt32 { UInt32(truncatingIfNeeded: cpu.pointee.rflags >> 12 & 3) }
+    @inline(always) var isLong: Bool { cpu.pointee.efer & EFER.LMA != 0 }
+    @inline(always) var isVirtual8086: Bool { cpu.pointee.rflags & RFLAGS.VM != 0 }
+    @inline(always) var iopl: UInt32 { UInt32(truncatingIfNeeded: cpu.pointee.rflags >> 12 & 3) }
 
     /// Sets RFLAGS with everything that hangs on it: TF and RF ask for single steps, AC chooses the TLB, IF lets waiting interrupts in.
     /// The caller has merged what the instruction may not change. For POPF, IRET, STI and their like; arithmetic writes

@@ -13,7 +13,7 @@ extension Interpreter {
         }
     }
 
-    @inline(__always)
+    @inline(always)
     private func mov(_ instruction: borrowing Instruction, size: UInt8) throws(GuestFault) {
         switch instruction.form {
         case .ge: writeG(instruction, size: size, try readE(instruction, size: size))
@@ -102,7 +102,7 @@ extension Interpreter {
     }
 
     /// Condition codes by the low four bits of an opcode (SDM vol. 1, appendix B).
-    @inline(__always)
+    @inline(always)
     func isTrue(_ opcode: UInt8) -> Bool {
         // Bit 12 of the copy stands for SF != OF; then each condition is a mask, and its lowest bit says whether it is turned round.
         let flags = cpu.pointee.rflags

@@ -9,7 +9,7 @@ private let splitLock = Mutex<Void>(())
 // Operands of integer instructions, in the letters of `OperandForm`.
 extension Interpreter {
     /// E: ModRM.rm, register or memory.
-    @inline(__always)
+    @inline(always)
     func readE(_ instruction: borrowing Instruction, size: UInt8) throws(GuestFault) -> UInt64 {
         if instruction.isMemory {
             let linear = try operandAddress(instruction, size: UInt64(size), write: false)
@@ -18,7 +18,7 @@ extension Interpreter {
         return readRegister(instruction.rm, size: size, rex: instruction.prefixes.contains(.rex))
     }
 
-    @inline(__always)
+    @inline(always)
     func writeE(_ instruction: borrowing Instruction, size: UInt8, _ value: UInt64) throws(GuestFault) {
         if instruction.isMemory {
             let linear = try operandAddress(instruction, size: UInt64(size), write: true)
@@ -29,84 +29,82 @@ extension Interpreter {
     }
 
     /// G: ModRM.reg; also Z, the register in the opcode.
-    @inline(__always)
+    @inline(always)
     func readG(_ instruction: borrowing Instruction, size: UInt8) -> UInt64 {
         readRegister(instruction.reg, size: size, rex: instruction.prefixes.contains(.rex))
     }
 
-    @inline(__always)
+    @inline(always)
     func writeG(_ instruction: borrowing Instruction, size: UInt8, _ value: UInt64) {
         writeRegister(instruction.reg, size: size, rex: instruction.prefixes.contains(.rex), value)
     }
 
     /// Writes CF PF AF ZF SF OF.
-    @inline(__always)
+    @inline(always)
     func setArithmeticFlags(_ flags: UInt64) {
         cpu.pointee.rflags = cpu.pointee.rflags & ~RFLAGS.arithmetic | flags
     }
 
     /// Sets or clears one flag.
-    @inline(__always)
+    @inline(always)
     func setFlag(_ flag: UInt64, _ value: Bool) {
         cpu.pointee.rflags = value ? cpu.pointee.rflags | flag : cpu.pointee.rflags & ~flag
     }
 
     /// Reads E, computes, writes E back and then the flags. Write access comes first, and LOCK is honoured.
-    @inline(__always)
-    func modifyE(
-        _ instruction: borrowing Instruction, size: UInt8, _ compute: (UInt64) -> davit_result
-    ) throws(GuestFault) {
+    @inline(always)
+    func modifyE(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
         if instruction.isMemory {
-            let linear = try operandAddress(instruction, size: UInt64(size), write: true)
-            _ = try modify(linear: linear, size: size, locked: instruction.prefixes.contains(.lock), compute)
+            let linear = try operandAddress(instruction, size: UInt64(operation.size), write: true)
+            _ = try modify(linear: linear, locked: instruction.prefixes.contains(.lock), operation)
         } else {
             let rex = instruction.prefixes.contains(.rex)
-            let result = compute(readRegister(instruction.rm, size: size, rex: rex))
-            writeRegister(instruction.rm, size: size, rex: rex, result.value)
+            let result = operation(readRegister(instruction.rm, size: operation.size, rex: rex))
+            writeRegister(instruction.rm, size: operation.size, rex: rex, result.value)
             setArithmeticFlags(result.flags)
         }
     }
 
     /// Reads memory, computes, writes it back, then writes the flags. Returns what was there.
-    @inline(__always)
-    func modify(
-        linear: UInt64, size: UInt8, locked: Bool, _ compute: (UInt64) -> davit_result
-    ) throws(GuestFault) -> UInt64 {
-        guard let place = try hostPointerForWrite(linear: linear, size: Int(size)),
-            !(locked && Self.crossesLine(place, size: size))
-        else {
-            return try modifySlowly(linear: linear, size: size, locked: locked, compute)
-        }
-        var old = Self.hostLoad(place, size: size)
-        var result = compute(old)
-        if locked {
-            while true {
-                let found = davit_compare_exchange(place, old, result.value, UInt32(size))
-                if found == old { break }
-                old = found
-                result = compute(old)
-            }
-        } else {
+    @inline(always)
+    func modify(linear: UInt64, locked: Bool, _ operation: ALUOperation) throws(GuestFault) -> UInt64 {
+        let size = operation.size
+        if !locked, let place = try hostPointerForWrite(linear: linear, size: Int(size)) {
+            let old = Self.hostLoad(place, size: size)
+            let result = operation(old)
             Self.hostStore(place, size: size, result.value)
+            setArithmeticFlags(result.flags)
+            return old
         }
-        setArithmeticFlags(result.flags)
-        return old
+        return try modifySlowly(linear: linear, locked: locked, operation)
     }
 
-    /// `modify` by way of `load` and `store`, which no longer fault: write access is granted.
+    /// `modify` where the access is locked, or no host pointer leads to it. Once write access is granted nothing faults.
     @inline(never)
-    private func modifySlowly(
-        linear: UInt64, size: UInt8, locked: Bool, _ compute: (UInt64) -> davit_result
-    ) throws(GuestFault) -> UInt64 {
+    private func modifySlowly(linear: UInt64, locked: Bool, _ operation: ALUOperation) throws(GuestFault) -> UInt64 {
+        let size = operation.size
+        let place = try hostPointerForWrite(linear: linear, size: Int(size))
         guard locked else {
             let old = try load(linear: linear, size: size)
-            let result = compute(old)
+            let result = operation(old)
             try store(result.value, linear: linear, size: size)
             setArithmeticFlags(result.flags)
             return old
         }
-        return try splitLocked { () throws(GuestFault) in
-            try modifySlowly(linear: linear, size: size, locked: false, compute)
+        guard let place, !Self.crossesLine(place, size: size) else {
+            return try splitLocked { () throws(GuestFault) in
+                try modifySlowly(linear: linear, locked: false, operation)
+            }
+        }
+        var old = Self.hostLoad(place, size: size)
+        while true {
+            let result = operation(old)
+            let found = davit_compare_exchange(place, old, result.value, UInt32(size))
+            if found == old {
+                setArithmeticFlags(result.flags)
+                return old
+            }
+            old = found
         }
     }
 
@@ -126,13 +124,13 @@ extension Interpreter {
     }
 
     /// The operand lies in two cache lines: hosts may slow down or kill a process that locks such.
-    @inline(__always)
+    @inline(always)
     static func crossesLine(_ place: UnsafeMutableRawPointer, size: UInt8) -> Bool {
         UInt(bitPattern: place) & 63 &+ UInt(size) > 64
     }
 
     /// Reads 1, 2, 4 or 8 bytes at a place that the MMU has granted.
-    @inline(__always)
+    @inline(always)
     static func hostLoad(_ place: UnsafeRawPointer, size: UInt8) -> UInt64 {
         // Safe: the caller holds a pointer to `size` bytes of guest RAM, of any alignment.
         switch size {
@@ -143,7 +141,7 @@ extension Interpreter {
         }
     }
 
-    @inline(__always)
+    @inline(always)
     static func hostStore(_ place: UnsafeMutableRawPointer, size: UInt8, _ value: UInt64) {
         // Safe: as in `hostLoad`, with write access.
         switch size {

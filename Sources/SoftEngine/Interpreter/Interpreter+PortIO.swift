@@ -28,6 +28,6 @@ extension Interpreter {
     }
 
     /// `size` is 1, 2 or 4.
-    @inline(__always)
+    @inline(always)
     static func portWidth(_ size: UInt8) -> AccessWidth { size == 4 ? .four : size == 2 ? .two : .one }
 }

@@ -2,7 +2,7 @@ import CDavit
 
 extension Interpreter {
     /// Reads a general register; `size` in bytes. Without REX, byte registers 4-7 are AH CH DH BH.
-    @inline(__always)
+    @inline(always)
     func readRegister(_ number: UInt8, size: UInt8, rex: Bool) -> UInt64 {
         let n = Int(number & 15)
         switch size {
@@ -14,7 +14,7 @@ extension Interpreter {
     }
 
     /// Writes a general register: 32-bit writes clear the upper half, narrower ones keep it.
-    @inline(__always)
+    @inline(always)
     func writeRegister(_ number: UInt8, size: UInt8, rex: Bool, _ value: UInt64) {
         let n = Int(number & 15)
         switch size {

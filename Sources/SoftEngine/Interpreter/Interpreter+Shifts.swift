@@ -4,8 +4,8 @@ import X86
 // Shifts and rotates. The host's instructions mask the count and leave everything alone where it is zero.
 extension Interpreter {
     /// ROL ROR RCL RCR SHL SHR SAR: E by 1, CL or an immediate.
-    @inline(__always)
-    func shift(_ instruction: borrowing Instruction, _ operation: ALUOperation) throws(GuestFault) {
+    @inline(always)
+    func shift(_ instruction: borrowing Instruction, _ kind: Operation) throws(GuestFault) {
         let count: UInt64 =
             switch instruction.form {
             case .e1: 1
@@ -14,10 +14,11 @@ extension Interpreter {
             }
         let flags = cpu.pointee.rflags
         switch instruction.operandSize {
-        case 8: try modifyE(instruction, size: 8) { operation($0, count, flags, 8) }
-        case 4: try modifyE(instruction, size: 4) { operation($0, count, flags, 4) }
-        case 2: try modifyE(instruction, size: 2) { operation($0, count, flags, 2) }
-        default: try modifyE(instruction, size: 1) { operation($0, count, flags, 1) }
+        case 8: try modifyE(instruction, ALUOperation(kind: kind, size: 8, flags: flags, b: count))
+        case 4: try modifyE(instruction, ALUOperation(kind: kind, size: 4, flags: flags, b: count))
+        default:
+            try modifyE(
+                instruction, ALUOperation(kind: kind, size: instruction.operandSize, flags: flags, b: count))
         }
     }
 
@@ -25,16 +26,13 @@ extension Interpreter {
     @inline(never)
     func doubleShift(_ instruction: borrowing Instruction) throws(GuestFault) {
         let size = instruction.operandSize
-        let fill = readG(instruction, size: size)
-        let count = UInt8(
-            truncatingIfNeeded: instruction.form == .egCL
-                ? gpr[GeneralRegister.RCX] : UInt64(bitPattern: instruction.immediate))
-        let flags = cpu.pointee.rflags
-        if instruction.operation == .shld {
-            try modifyE(instruction, size: size) { davit_shld($0, fill, count, flags, UInt32(size)) }
-        } else {
-            try modifyE(instruction, size: size) { davit_shrd($0, fill, count, flags, UInt32(size)) }
-        }
+        let count =
+            instruction.form == .egCL ? gpr[GeneralRegister.RCX] : UInt64(bitPattern: instruction.immediate)
+        try modifyE(
+            instruction,
+            ALUOperation(
+                kind: instruction.operation, size: size, flags: cpu.pointee.rflags,
+                b: readG(instruction, size: size), c: count))
     }
 
     /// SARX SHLX SHRX RORX: no flags.
@@ -58,7 +56,7 @@ extension Interpreter {
     }
 
     /// VEX prefixes are undefined in real and virtual-8086 mode.
-    @inline(__always)
+    @inline(always)
     func requireVEX() throws(GuestFault) {
         if cpu.pointee.cr0 & CR0.PE == 0 || cpu.pointee.rflags & RFLAGS.VM != 0 { throw .invalidOpcode }
     }

@@ -113,15 +113,15 @@ extension Interpreter {
         }
     }
 
-    @inline(__always)
+    @inline(always)
     func requireSupervisor() throws(GuestFault) {
         guard cpu.pointee.cpl == 0 else { throw .generalProtection }
     }
 
-    @inline(__always)
+    @inline(always)
     var edxEAX: UInt64 { gpr[GeneralRegister.RDX] << 32 | gpr[GeneralRegister.RAX] & 0xFFFF_FFFF }
 
-    @inline(__always)
+    @inline(always)
     func setEDXEAX(_ value: UInt64) {
         gpr[GeneralRegister.RAX] = value & 0xFFFF_FFFF
         gpr[GeneralRegister.RDX] = value >> 32

@@ -139,5 +139,5 @@ final class Interpreter {
     }
 
     /// 64-bit mode: CS.L in long mode.
-    @inline(__always) var is64Bit: Bool { cpu.pointee.code_size == 8 }
+    @inline(always) var is64Bit: Bool { cpu.pointee.code_size == 8 }
 }
