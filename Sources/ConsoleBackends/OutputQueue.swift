@@ -20,8 +20,9 @@ final class OutputQueue: Sendable {
         var writer: HostThread?
     }
 
-    /// How long a caller waits for room, in milliseconds: enough for a reader that is busy with what it has read.
-    private static let patience: Int32 = 100
+    /// How often and for how long a caller waits for room: long enough for a reader that is busy with what it has read.
+    private static let looks = 10
+    private static let lookMilliseconds: Int32 = 10
 
     private let descriptor: Int32
     private let capacity: Int
@@ -47,21 +48,22 @@ final class OutputQueue: Sendable {
         state.withLock { $0.writer = writer }
     }
 
-    /// Takes all bytes, or none if the queue stays full for a moment. A broken or closed queue drops them.
+    /// Takes all bytes, or none if the queue stays full for a tenth of a second. A broken or closed queue drops them.
     func append(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        if take(bytes, isLastTry: false) { return true }
-        _ = drained.drain()
-        // What the drained event tells of may have happened before it was drained.
-        if take(bytes, isLastTry: false) { return true }
-        _ = drained.wait(milliseconds: Self.patience)
-        return take(bytes, isLastTry: true)
+        for _ in 0..<Self.looks {
+            if take(bytes, isLastLook: false) { return true }
+            // The event may tell of room that is gone again, or be taken by another who waits: hence several looks.
+            _ = drained.wait(milliseconds: Self.lookMilliseconds)
+            _ = drained.drain()
+        }
+        return take(bytes, isLastLook: true)
     }
 
-    private func take(_ bytes: UnsafeRawBufferPointer, isLastTry: Bool) -> Bool {
+    private func take(_ bytes: UnsafeRawBufferPointer, isLastLook: Bool) -> Bool {
         state.withLock { state in
             if state.isBroken || state.isClosed { return true }
             if state.bytes.count >= capacity {
-                state.hasRefused = isLastTry
+                state.hasRefused = isLastLook
                 return state.isHurried
             }
             if state.bytes.isEmpty { filled.signal() }

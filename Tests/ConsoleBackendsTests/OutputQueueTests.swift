@@ -23,7 +23,8 @@ import Testing
         let sent = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
         let writer = try HostThread(name: "test-writer") {
             for start in stride(from: 0, to: sent.count, by: 100) {
-                append(Array(sent[start..<start + 100]), to: queue)
+                // Refused bytes are offered again, as a serial port does.
+                while !append(Array(sent[start..<start + 100]), to: queue) {}
             }
             queue.flush()
             queue.close()
@@ -39,7 +40,8 @@ import Testing
         }
         writer.join()
         close(reading)
-        #expect(received == sent)
+        #expect(received.count == sent.count)
+        #expect(received.elementsEqual(sent))
     }
 
     @Test func fullQueueRefusesAndTellsOfRoom() throws {
