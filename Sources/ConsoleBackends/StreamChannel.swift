@@ -9,17 +9,16 @@ import Synchronization
 /// terminal's, what the guest leaves lying beyond 64 KiB is dropped, so that Ctrl-A is still noticed.
 public final class StreamChannel: ByteChannel {
     private struct Input {
-        var receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?
         var pending: [UInt8] = []
         var escape = EscapeSequence()
     }
 
     /// Who is told when refused bytes would be taken.
     private final class Writable: Sendable {
-        /// Guards the callback; not held while it is called.
+        /// Guards the callback. Held while it is called, so that it is not under way any more when it has been replaced.
         let callback = Mutex<(@Sendable () -> Void)?>(nil)
 
-        func tell() { callback.withLock { $0 }?() }
+        func tell() { callback.withLock { $0?() } }
     }
 
     private static let inputLimit = 1 << 16
@@ -29,6 +28,8 @@ public final class StreamChannel: ByteChannel {
     private let output: OutputQueue
     /// Set for a terminal: keys after Ctrl-A go here.
     private let onCommand: (@Sendable (ConsoleCommand) -> Void)?
+    /// Guards the receiver. Held while it is called, so that it is not under way any more when it has been replaced.
+    private let receiver = Mutex<(@Sendable (UnsafeRawBufferPointer) -> Int)?>(nil)
     /// Guards what came in; not held while the receiver is called. Only the loop's thread takes bytes out.
     private let input = Mutex(Input())
     private let writable = Writable()
@@ -54,7 +55,7 @@ public final class StreamChannel: ByteChannel {
     public func onWritable(_ callback: (@Sendable () -> Void)?) { writable.callback.withLock { $0 = callback } }
 
     public func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {
-        input.withLock { $0.receiver = receiver }
+        self.receiver.withLock { $0 = receiver }
         resumeReading()
     }
 
@@ -68,7 +69,7 @@ public final class StreamChannel: ByteChannel {
     /// Ends input, and waits until all output is written; once hurried, for half a second at most.
     public func close() {
         if let inputDescriptor { loop.forget(inputDescriptor) }
-        input.withLock { $0.receiver = nil }
+        receiver.withLock { $0 = nil }
         output.flush()
         output.close()
     }
@@ -106,10 +107,10 @@ public final class StreamChannel: ByteChannel {
 
     /// Offers the receiver what has come in. Loop's thread only.
     private func deliver() {
-        let (receiver, bytes) = input.withLock { ($0.receiver, $0.pending) }
+        let bytes = input.withLock { $0.pending }
         var isEmpty = bytes.isEmpty
-        if let receiver, !bytes.isEmpty {
-            let taken = bytes.withUnsafeBytes { receiver($0) }
+        if !isEmpty {
+            let taken = receiver.withLock { receiver in bytes.withUnsafeBytes { receiver?($0) ?? 0 } }
             isEmpty = input.withLock { input in
                 input.pending.removeFirst(min(max(taken, 0), bytes.count))
                 return input.pending.isEmpty

@@ -1,6 +1,7 @@
 /// A two-way stream of bytes, such as the far end of a serial line. Any thread may call.
 ///
-/// Receiver and writable callback run on the channel's own thread with none of its locks held, never from inside `write`.
+/// Receiver and writable callback run on the channel's own threads, never from inside `write`, and may call `write` and
+/// `resumeReading`. When they have been replaced no call of the former ones is under way any more.
 public protocol ByteChannel: AnyObject, Sendable {
     /// Hands bytes to the far end; a full channel may wait a tenth of a second for a slow reader. Returns how many it took; after
     /// fewer than all it says when it has room again.

@@ -23,7 +23,8 @@ public protocol LocalAPICBus: AnyObject, Sendable {
     /// The 8259's INTR output: the boot processor's LINT0 as ExtINT.
     func setExternalInterrupt(_ level: Bool)
     /// Who is asked for the vector when a vCPU takes an ExtINT, and told of the end of level-triggered interrupts.
-    func connect(_ source: any InterruptSource)
+    /// Nil disconnects.
+    func connect(_ source: (any InterruptSource)?)
 }
 
 /// What the local APICs need of the chips behind them. Called on vCPU threads.

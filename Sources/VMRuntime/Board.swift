@@ -2,12 +2,13 @@ import ACPITables
 import Chipset
 import DeviceBus
 import GuestMemory
+import HostLinux
 import MachineModel
 
 /// The chips of a machine from one reset to the next: buses, engine, and every device with its place.
 struct Board: Sendable {
     let engine: any Engine
-    private let bus: SystemBus
+    private let clock: MonotonicClock
     private let control: BoardControl
     private let serialPorts: [UART16550]
     private let channels: [BoardChannel]
@@ -16,7 +17,12 @@ struct Board: Sendable {
     init(_ machine: Machine, control: BoardControl) throws(MachineError) {
         let configuration = machine.configuration
         let log = machine.log
-        let clock = machine.clock
+        let clock: MonotonicClock
+        do throws(SystemError) {
+            clock = try MonotonicClock(threadName: "davit-clock")
+        } catch {
+            throw MachineError(.host, "the machine's clock gets no thread: \(error)")
+        }
         let bus = SystemBus()
         if configuration.trace.contains(.io) { bus.trace { log.write(.warning, $0.description) } }
         engine = try Catalog.engines.make(
@@ -67,7 +73,7 @@ struct Board: Sendable {
         } catch {
             throw MachineError(.configuration, "the machine's own devices do not fit together: \(error)")
         }
-        self.bus = bus
+        self.clock = clock
         self.control = control
         self.serialPorts = serialPorts
         for device in configuration.devices {
@@ -83,10 +89,13 @@ struct Board: Sendable {
     /// A break on the first serial line, as from a terminal's Break key.
     func sendBreak() { serialPorts.first?.receiveBreak() }
 
-    /// Cuts the board off from what outlives it, when its vCPUs have stopped: nothing comes from it, or reaches it, any more.
+    /// Cuts the board off from what outlives it, when its vCPUs have stopped: when it returns no other thread is in the board any more,
+    /// and nothing comes from it, or reaches it.
     func detach() {
         control.detach()
+        clock.shutDown()
         for port in serialPorts { port.flush() }
         for channel in channels { channel.detach() }
+        if case .localAPICs(let apics) = engine.interrupts { apics.connect(nil) }
     }
 }

@@ -5,32 +5,30 @@ import Synchronization
 /// late the board's last reference goes.
 final class BoardChannel: ByteChannel {
     private let line: any ByteChannel
-    /// Guards that nobody is connected after `detach`; held while the line is told, which does not call back.
-    private let isDetached = Mutex(false)
+    private let isDetached = Atomic<Bool>(false)
 
     init(_ line: any ByteChannel) { self.line = line }
 
     func write(_ bytes: UnsafeRawBufferPointer) -> Int {
-        isDetached.withLock { $0 } ? bytes.count : line.write(bytes)
+        isDetached.load(ordering: .acquiring) ? bytes.count : line.write(bytes)
     }
 
     func onWritable(_ callback: (@Sendable () -> Void)?) {
-        isDetached.withLock { if !$0 { line.onWritable(callback) } }
+        if !isDetached.load(ordering: .acquiring) { line.onWritable(callback) }
     }
 
     func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {
-        isDetached.withLock { if !$0 { line.onReceive(receiver) } }
+        if !isDetached.load(ordering: .acquiring) { line.onReceive(receiver) }
     }
 
     func resumeReading() {
-        if !isDetached.withLock({ $0 }) { line.resumeReading() }
+        if !isDetached.load(ordering: .acquiring) { line.resumeReading() }
     }
 
+    /// When it returns, no call from the line into the board is under way. To be called once the board's devices are all made.
     func detach() {
-        isDetached.withLock { isDetached in
-            isDetached = true
-            line.onWritable(nil)
-            line.onReceive(nil)
-        }
+        isDetached.store(true, ordering: .releasing)
+        line.onWritable(nil)
+        line.onReceive(nil)
     }
 }

@@ -84,7 +84,6 @@ extension Machine {
     private func close() {
         for channel in serialChannels { channel?.close() }
         loop.stop()
-        clock.shutDown()
         Terminal.restore()
     }
 }

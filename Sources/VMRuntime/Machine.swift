@@ -21,7 +21,6 @@ public final class Machine: Sendable {
     public let configuration: MachineConfiguration
     let log: Log
     let memory: GuestMemory
-    let clock: MonotonicClock
     let loop: EventLoop
     private let kernel: KernelFile
     private let initrd: KernelFile?
@@ -48,7 +47,6 @@ public final class Machine: Sendable {
         }
         do throws(SystemError) {
             memory = try GuestMemory(size: configuration.memorySize)
-            clock = try MonotonicClock(threadName: "davit-clock")
             loop = try EventLoop(name: "davit-io")
             inbox = try Inbox()
         } catch {

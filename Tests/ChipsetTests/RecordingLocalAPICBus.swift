@@ -14,5 +14,5 @@ final class RecordingLocalAPICBus: LocalAPICBus {
 
     func deliver(_ message: InterruptMessage) { record.withLock { $0.messages.append(message) } }
     func setExternalInterrupt(_ level: Bool) { record.withLock { $0.intr = level } }
-    func connect(_ source: any InterruptSource) {}
+    func connect(_ source: (any InterruptSource)?) {}
 }

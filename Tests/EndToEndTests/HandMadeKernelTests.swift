@@ -98,6 +98,6 @@ import Testing
         let (status, text) = run(debugExit, "--device", "debug-exit", "--stats", "--trace", "io")
         #expect(status == 0x21)
         #expect(text.contains("davit: io port write 0xf4.1 = 0x10 debug-exit\n"))
-        #expect(text.contains("davit: instructions: "))
+        #expect(text.contains("davit: vcpu0 instructions: "))
     }
 }

@@ -62,7 +62,7 @@ final class LocalAPICs: LocalAPICBus, @unchecked Sendable {
         if level, !before, let boot = apics.first { boot.externalInterruptRose() }
     }
 
-    func connect(_ source: any InterruptSource) {
+    func connect(_ source: (any InterruptSource)?) {
         self.source.withLock { $0 = source }
     }
 

@@ -18,7 +18,7 @@ extension Catalog {
         do throws(SystemError) {
             return try SoftEngine(parts)
         } catch {
-            throw MachineError(.host, "the software engine cannot start: \(error)")
+            throw MachineError(.host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")
         }
     }
 }
