@@ -10,6 +10,7 @@ final class DavitProcess {
 
     /// `POSIX_SPAWN_SETSID`, which glibc declares for GNU programs only.
     private static let newSession: Int16 = 0x80
+    private static let signalMask = Int16(POSIX_SPAWN_SETSIGMASK)
 
     private let process: pid_t
     private var input: Int32
@@ -35,6 +36,11 @@ final class DavitProcess {
             posix_spawn_file_actions_destroy(&actions)
             posix_spawnattr_destroy(&attributes)
         }
+        // Tests run on threads that hold signals back, and children inherit that.
+        var none = sigset_t()
+        sigemptyset(&none)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setflags(&attributes, Self.signalMask)
         switch streams {
         case .pipes:
             var ends: [Int32] = [-1, -1]
@@ -48,7 +54,7 @@ final class DavitProcess {
         case .terminal(let terminal):
             (input, output) = (terminal.controller, terminal.controller)
             // A session leader that opens a terminal gets it as its controlling terminal.
-            posix_spawnattr_setflags(&attributes, Self.newSession)
+            posix_spawnattr_setflags(&attributes, Self.signalMask | Self.newSession)
             posix_spawn_file_actions_addopen(&actions, 0, terminal.name, O_RDWR, 0)
             posix_spawn_file_actions_adddup2(&actions, 0, 1)
             posix_spawn_file_actions_adddup2(&actions, 0, 2)
