@@ -142,7 +142,8 @@ final class CPUModel: Sendable {
         case 0:
             return CPUIDAnswer(
                 eax: UInt32(truncatingIfNeeded: offeredXCR0), ebx: size(xcr0), ecx: size(offeredXCR0), edx: 0)
-        case 1: return CPUIDAnswer(eax: standard[0xD].eax)
+        // The compacted layout is the standard one with these components.
+        case 1: return CPUIDAnswer(eax: standard[0xD].eax, ebx: size(xcr0))
         case 2 where offeredXCR0 & XCR0.AVX != 0: return CPUIDAnswer(eax: 256, ebx: 576)
         default: return CPUIDAnswer()
         }

@@ -98,14 +98,13 @@ struct CPUModelBuilder {
         leaves[1].edx |= featureEDX & Self.repeatedEDX
         // CR8 through LOCK MOV CR0, topology leaves; with several cores the legacy way to count them.
         leaves[1].ecx |= Self.bits(4, 22) | (vcpuCount > 1 ? 1 << 1 : 0)
-        // CLZERO, and x87 error pointers that XSAVE always saves. BTC_NO: no branch type confusion, for guest branches
-        // are not the host's.
-        leaves[8].ebx = hostLeaf(0x8000_0008).ebx & Self.bits(0, 2) | 1 << 29
+        // CLZERO, and x87 error pointers that XSAVE always saves. SSB_NO, BTC_NO: guest loads and branches are not the host's.
+        leaves[8].ebx = hostLeaf(0x8000_0008).ebx & Self.bits(0, 2) | Self.bits(26, 29)
         leaves[8].ecx = CPUModel.topologyShift(vcpuCount) << 12 | UInt32(truncatingIfNeeded: vcpuCount - 1) & 0xFF
         leaves[0x1A] = hostLeaf(0x8000_001A)
         leaves[0x1A].eax &= 0b111
-        // LFENCE serializes, null selectors clear the base; SRSO_NO as above.
-        leaves[0x21].eax = Self.bits(2, 6, 29)
+        // LFENCE serializes, null selectors clear the base; SRSO_NO, TSA_SQ_NO and TSA_L1_NO as above.
+        leaves[0x21] = CPUIDAnswer(eax: Self.bits(2, 6, 29), ecx: Self.bits(1, 2))
     }
 
     /// Leaf 4 (Intel) or 0x8000001D (AMD): the host's caches, of which the levels 1 and 2 belong to a core, the rest to all.

@@ -59,7 +59,8 @@ struct StoredMSR {
         // IORRs, TOP_MEM, TOP_MEM2.
         StoredMSR(0xC001_0016), StoredMSR(0xC001_0017), StoredMSR(0xC001_0018), StoredMSR(0xC001_0019),
         StoredMSR(0xC001_001A), StoredMSR(0xC001_001D),
-        // PATCH_LOADER.
+        // NB_CFG1, PATCH_LOADER.
+        StoredMSR(0xC001_001F),
         StoredMSR(0xC001_0020, ignoresWrites: true),
         // INT_PENDING_MSG, MMIO_CFG_BASE.
         StoredMSR(0xC001_0055), StoredMSR(0xC001_0058),
