@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "oracle_processor.h"
 
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <errno.h>
 #include <linux/futex.h>
@@ -20,6 +21,26 @@
 #include <unistd.h>
 
 #define NO_TLS __attribute__((no_stack_protector))
+
+// Base 0-15, 16-23 and 24-31, limit 0-15 and 16-19, access byte and flags where a descriptor has them (SDM vol. 3, figure 3-8).
+#define DESCRIPTOR(base, limit, access, flags)                                                               \
+    ((uint64_t)((limit) & 0xFFFF) | (uint64_t)((base) & 0xFFFFFF) << 16 | (uint64_t)(access) << 40 |         \
+     (uint64_t)((limit) >> 16 & 15) << 48 | (uint64_t)(flags) << 52 | (uint64_t)((base) >> 24 & 0xFF) << 56)
+#define DATA_LIMIT (ORACLE_DATA_SIZE - 1)
+#define WIDE 4   // D/B
+
+const uint64_t oracle_descriptors[ORACLE_SEGMENTS] = {
+    [ORACLE_CODE16] = DESCRIPTOR(ORACLE_CODE_ADDRESS, ORACLE_CODE_SIZE - 1, 0xFB, 0),
+    [ORACLE_CODE32] = DESCRIPTOR(ORACLE_CODE_ADDRESS, ORACLE_CODE_SIZE - 1, 0xFB, WIDE),
+    [ORACLE_DATA16] = DESCRIPTOR(ORACLE_DATA_ADDRESS, DATA_LIMIT, 0xF3, 0),
+    [ORACLE_DATA32] = DESCRIPTOR(ORACLE_DATA_ADDRESS, DATA_LIMIT, 0xF3, WIDE),
+    [ORACLE_HIGH_DATA] = DESCRIPTOR(ORACLE_DATA_ADDRESS + 0x1000, DATA_LIMIT, 0xF3, WIDE),
+    [ORACLE_EXPAND_DOWN] = DESCRIPTOR(ORACLE_DATA_ADDRESS, 0xFFF, 0xF7, WIDE),
+    [ORACLE_READ_ONLY] = DESCRIPTOR(ORACLE_DATA_ADDRESS, DATA_LIMIT, 0xF1, WIDE),
+    [ORACLE_ABSENT] = DESCRIPTOR(ORACLE_DATA_ADDRESS, DATA_LIMIT, 0x73, WIDE),
+    [ORACLE_CONFORMING] = DESCRIPTOR(ORACLE_CODE_ADDRESS, ORACLE_CODE_SIZE - 1, 0x7F, WIDE),
+    [ORACLE_EXECUTE_ONLY] = DESCRIPTOR(ORACLE_CODE_ADDRESS, ORACLE_CODE_SIZE - 1, 0xF9, WIDE),
+};
 
 static oracle_batch *shared;
 static uint8_t *data_page, *code_page;   // writable views of what the tests see
@@ -44,7 +65,13 @@ static const uint8_t gregs_index[16] = {
 static uint32_t batch_done, case_index;   // child's own: batches done, case within the batch
 static int has_fsgsbase;
 
-NO_TLS static void set_bases(void) {
+// Segment registers that the kernel leaves alone when it returns from a signal.
+NO_TLS static void set_segments(const oracle_registers *r) {
+    __asm__ volatile(
+        "mov %0, %%ds; mov %1, %%es; mov %2, %%fs; mov %3, %%gs"
+        :
+        : "r"((uint32_t)r->ds), "r"((uint32_t)r->es), "r"((uint32_t)r->fs), "r"((uint32_t)r->gs));
+    if (r->fs || r->gs) return;
     if (has_fsgsbase) {
         __asm__ volatile("wrfsbase %0; wrgsbase %1" ::"r"(ORACLE_FS_BASE), "r"(ORACLE_GS_BASE));
     } else {
@@ -60,6 +87,12 @@ NO_TLS static void store_result(const ucontext_t *context, oracle_case *c, oracl
     r->registers.rflags = (uint64_t)g[REG_EFL];
     r->registers.cs = (uint16_t)g[REG_CSGSFS];
     r->registers.ss = (uint16_t)((uint64_t)g[REG_CSGSFS] >> 48);
+    uint32_t ds, es, fs, gs;
+    __asm__ volatile("mov %%ds, %0; mov %%es, %1; mov %%fs, %2; mov %%gs, %3" : "=r"(ds), "=r"(es), "=r"(fs), "=r"(gs));
+    r->registers.ds = (uint16_t)ds;
+    r->registers.es = (uint16_t)es;
+    r->registers.fs = (uint16_t)fs;
+    r->registers.gs = (uint16_t)gs;
     if (has_fsgsbase) {
         __asm__ volatile("rdfsbase %0; rdgsbase %1" : "=r"(r->registers.fs_base), "=r"(r->registers.gs_base));
     } else {
@@ -101,10 +134,11 @@ NO_TLS static void load_case(ucontext_t *context, const oracle_case *c) {
     g[REG_CSGSFS] = (greg_t)((uint64_t)c->registers.ss << 48 | c->registers.cs);
 
     // The code may end at the end of its pages: then what is missing is not fetched, or faults.
-    uint64_t offset = c->registers.rip - ORACLE_CODE_ADDRESS;
+    uint64_t offset = c->code_address - ORACLE_CODE_ADDRESS;
     for (uint32_t i = 0; i < 16; i++) {
         if (offset + i < ORACLE_CODE_SIZE) code_page[offset + i] = i < c->code_length ? c->code[i] : 0xCC;
     }
+    for (int i = 0; i < 2; i++) copy_bytes(data_page + c->overlays[i].offset, c->overlays[i].bytes, c->overlays[i].count);
     uint8_t *x = (uint8_t *)context->uc_mcontext.fpregs;
     copy_bytes(x, c->xsave, 416);                       // up to the software-reserved bytes
     copy_bytes(x + 576, c->xsave + 576, ORACLE_XSAVE_SIZE - 576);
@@ -135,9 +169,7 @@ NO_TLS static __attribute__((used)) void on_signal(int number, siginfo_t *info, 
         shared->current = 0;
         copy_bytes(data_page, shared->pattern, ORACLE_DATA_SIZE + ORACLE_CONSTANT_SIZE);
     }
-    set_bases();
-    // 32-bit code reaches data through these; the kernel leaves them as they are here.
-    __asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(0x2b));
+    set_segments(&shared->cases[case_index].registers);
     load_case(context, &shared->cases[case_index]);
 }
 
@@ -173,6 +205,20 @@ _Noreturn static void run_child(void) {
     data_page = map_twice(ORACLE_DATA_ADDRESS, ORACLE_DATA_SIZE + ORACLE_CONSTANT_SIZE, PROT_READ | PROT_WRITE);
     if (!code_page || !data_page) _exit(2);
     if (mprotect((void *)(ORACLE_DATA_ADDRESS + ORACLE_DATA_SIZE), ORACLE_CONSTANT_SIZE, PROT_READ) != 0) _exit(2);
+
+    for (uint32_t i = 0; i < ORACLE_SEGMENTS; i++) {
+        uint64_t d = oracle_descriptors[i];
+        struct user_desc segment = {
+            .entry_number = i,
+            .base_addr = (uint32_t)(d >> 16 & 0xFFFFFF) | (uint32_t)(d >> 56) << 24,
+            .limit = (uint32_t)(d & 0xFFFF) | (uint32_t)(d >> 48 & 15) << 16,
+            .seg_32bit = d >> 54 & 1,
+            .contents = d >> 42 & 3,
+            .read_exec_only = !(d >> 41 & 1),
+            .seg_not_present = !(d >> 47 & 1),
+        };
+        if (syscall(SYS_modify_ldt, 0x11, &segment, sizeof segment) != 0) _exit(2);
+    }
 
     stack_t stack = {.ss_sp = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                      .ss_size = 1 << 20};
@@ -218,7 +264,7 @@ int oracle_wait(oracle_batch *batch, int32_t child) {
         long result = syscall(SYS_futex, &batch->finished, FUTEX_WAIT, finished, &second, NULL, 0);
         if (result != 0 && errno == ETIMEDOUT) {
             int status;
-            if (waitpid(child, &status, WNOHANG) == child) return -1;
+            if (waitpid(child, &status, WNOHANG) == child) return status;
             if (batch->current == last) idle++;
             last = batch->current;
         }

@@ -15,6 +15,23 @@ enum Comparison {
         return difference == 0 || !hasErrorCode(host.pointee.vector)
     }
 
+    /// The kernel's IRET clears the RPL of null selectors.
+    private static func isSame(_ host: UInt16, _ mine: UInt16) -> Bool { host == mine || (host | mine) & ~3 == 0 }
+
+    /// Outside 64-bit mode nobody sees the upper half of RSP: returns to a stack segment of 16 bits leave a piece of the
+    /// kernel's own stack pointer there, entries into compatibility mode clear it.
+    static func clearStackRemains(
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: UnsafeMutablePointer<oracle_result>,
+        _ mine: UnsafeMutablePointer<oracle_result>
+    ) {
+        let a = oracle_result_registers(host)
+        let b = oracle_result_registers(mine)
+        if oracle_case_registers(c).pointee.ss == CodeMode.selector(ORACLE_DATA16) || a.pointee.cs != 0x33 {
+            oracle_gpr(a)[4] &= 0xFFFF_FFFF
+            oracle_gpr(b)[4] &= 0xFFFF_FFFF
+        }
+    }
+
     /// True if nothing differs that the guest could see. `isStateArea`: FXSAVE, XSAVE, FNSAVE and their like touch their area
     /// in an order of the CPU's own, so that of a page fault only the page counts, and part of the area may be written.
     static func agree(
@@ -28,7 +45,9 @@ enum Comparison {
                 || isStateArea && (host.pointee.cr2 ^ mine.pointee.cr2) & ~0xFFF == 0,
             a.pointee.rip == b.pointee.rip, (a.pointee.rflags ^ b.pointee.rflags) & ~ignoredFlags == 0,
             a.pointee.fs_base == b.pointee.fs_base, a.pointee.gs_base == b.pointee.gs_base,
-            a.pointee.cs == b.pointee.cs, a.pointee.ss == b.pointee.ss,
+            a.pointee.cs == b.pointee.cs, a.pointee.ss == b.pointee.ss, isSame(a.pointee.ds, b.pointee.ds),
+            isSame(a.pointee.es, b.pointee.es), isSame(a.pointee.fs, b.pointee.fs),
+            isSame(a.pointee.gs, b.pointee.gs),
             memcmp(oracle_gpr(a), oracle_gpr(b), 128) == 0,
             memcmp(oracle_result_xsave(host), oracle_result_xsave(mine), 416) == 0,
             memcmp(oracle_result_xsave(host) + 576, oracle_result_xsave(mine) + 576, 256) == 0
@@ -79,7 +98,18 @@ enum Comparison {
         if a.pointee.gs_base != b.pointee.gs_base {
             note("gs base", ORACLE_GS_BASE, a.pointee.gs_base, b.pointee.gs_base)
         }
-        if a.pointee.cs != b.pointee.cs { note("cs", 0, UInt64(a.pointee.cs), UInt64(b.pointee.cs)) }
+        func noteSegment(_ name: String, _ field: KeyPath<oracle_registers, UInt16>) {
+            guard a.pointee[keyPath: field] != b.pointee[keyPath: field] else { return }
+            note(
+                name, UInt64(before.pointee[keyPath: field]), UInt64(a.pointee[keyPath: field]),
+                UInt64(b.pointee[keyPath: field]))
+        }
+        noteSegment("cs", \.cs)
+        noteSegment("ss", \.ss)
+        noteSegment("ds", \.ds)
+        noteSegment("es", \.es)
+        noteSegment("fs", \.fs)
+        noteSegment("gs", \.gs)
         describeExtendedState(c, host, mine, &lines)
         describeMemory(host, mine, pattern: pattern, &lines)
         return lines

@@ -9,6 +9,8 @@ final class HostProcessor {
     struct Died: Error {
         /// The case it was at.
         var index: Int
+        /// As wait(2) has it; -1 if it hangs.
+        var status: Int32
     }
 
     static let batchSize = Int(ORACLE_BATCH)
@@ -31,6 +33,7 @@ final class HostProcessor {
     func post(count: Int) { oracle_post(batch, UInt32(count)) }
 
     func wait() throws(Died) {
-        if oracle_wait(batch, child) != 0 { throw Died(index: Int(batch.pointee.current)) }
+        let status = oracle_wait(batch, child)
+        if status != 0 { throw Died(index: Int(batch.pointee.current), status: status) }
     }
 }

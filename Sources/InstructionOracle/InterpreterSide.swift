@@ -6,9 +6,11 @@ import SoftEngine
 struct InterpreterSide {
     let bench: InstructionBench
     private let data: UnsafeMutableRawPointer
+    private let code: UnsafeMutableRawPointer
 
     init(bench: InstructionBench) {
         self.bench = bench
+        code = bench.host(linear: ORACLE_CODE_ADDRESS)
         data = bench.host(linear: ORACLE_DATA_ADDRESS)
     }
 
@@ -22,6 +24,8 @@ struct InterpreterSide {
             isExecutable: true),
     ]
 
+    static let descriptors = (0..<Int32(ORACLE_SEGMENTS.rawValue)).map { oracle_descriptor($0) }
+
     func loadPattern(_ pattern: UnsafePointer<UInt8>) {
         data.copyMemory(from: pattern, byteCount: Int(ORACLE_DATA_SIZE + ORACLE_CONSTANT_SIZE))
     }
@@ -32,20 +36,26 @@ struct InterpreterSide {
     ) {
         let cpu = bench.cpu
         let given = oracle_case_registers(c)
-        let codeSize: UInt32 = given.pointee.cs == 0x33 ? 8 : 4
-        if cpu.pointee.code_size != codeSize { bench.setCodeSize(codeSize) }
+        bench.setSegments(
+            cs: given.pointee.cs, ss: given.pointee.ss, ds: given.pointee.ds, es: given.pointee.es,
+            fs: given.pointee.fs, gs: given.pointee.gs, fsBase: given.pointee.fs_base, gsBase: given.pointee.gs_base)
         davit_cpu_gpr(cpu).update(from: oracle_gpr(given), count: 16)
         cpu.pointee.rip = given.pointee.rip
         let trap: UInt64 = c.pointee.flags & ORACLE_STOP_BY_BREAKPOINT.rawValue != 0 ? 0 : 0x100
         cpu.pointee.rflags = given.pointee.rflags | trap
         let segments = davit_cpu_segment(cpu)
-        segments[Int(DAVIT_FS.rawValue)].base = ORACLE_FS_BASE
-        segments[Int(DAVIT_GS.rawValue)].base = ORACLE_GS_BASE
         UnsafeMutableRawPointer(davit_cpu_xsave(cpu)).copyMemory(
             from: oracle_case_xsave(c), byteCount: Int(ORACLE_XSAVE_SIZE))
         bench.adoptState()
 
-        let outcome = bench.step(code: oracle_case_code(c), available: 15)
+        placeCode(c)
+        for i in 0..<2 {
+            let overlay = oracle_case_overlays(c) + i
+            (data + Int(overlay.pointee.offset)).copyMemory(
+                from: oracle_overlay_bytes(overlay), byteCount: Int(overlay.pointee.count))
+        }
+
+        let outcome = bench.step()
         bench.publishState()
 
         let registers = oracle_result_registers(result)
@@ -56,12 +66,26 @@ struct InterpreterSide {
         registers.pointee.gs_base = segments[Int(DAVIT_GS.rawValue)].base
         registers.pointee.cs = segments[Int(DAVIT_CS.rawValue)].selector
         registers.pointee.ss = segments[Int(DAVIT_SS.rawValue)].selector
+        registers.pointee.ds = segments[Int(DAVIT_DS.rawValue)].selector
+        registers.pointee.es = segments[Int(DAVIT_ES.rawValue)].selector
+        registers.pointee.fs = segments[Int(DAVIT_FS.rawValue)].selector
+        registers.pointee.gs = segments[Int(DAVIT_GS.rawValue)].selector
         result.pointee.vector = outcome.vector.map(UInt32.init) ?? 1
         result.pointee.error_code = outcome.errorCode
         result.pointee.cr2 = cpu.pointee.cr2
         UnsafeMutableRawPointer(oracle_result_xsave(result)).copyMemory(
             from: davit_cpu_xsave(cpu), byteCount: Int(ORACLE_XSAVE_SIZE))
         collectLines(pattern, result)
+    }
+
+    /// The code may end at the end of its pages: then what is missing is not fetched, or faults.
+    private func placeCode(_ c: UnsafeMutablePointer<oracle_case>) {
+        let offset = Int(c.pointee.code_address - ORACLE_CODE_ADDRESS)
+        let bytes = oracle_case_code(c)
+        for i in 0..<min(16, Int(ORACLE_CODE_SIZE) - offset) {
+            code.storeBytes(
+                of: i < Int(c.pointee.code_length) ? bytes[i] : 0xCC, toByteOffset: offset + i, as: UInt8.self)
+        }
     }
 
     /// Notes what changed in memory and puts it right again.

@@ -12,6 +12,9 @@ public final class Oracle {
         public var seconds: Double
         /// Groups or mnemonics, in lower case; empty for all.
         public var only: [String]
+        /// One encoding to run in many states, instead of random ones.
+        public var code: [UInt8] = []
+        public var mode = CodeMode.long64
         /// Mismatches to print before giving up; further ones with the same mnemonic are only counted.
         public var reports: Int
 
@@ -38,7 +41,9 @@ public final class Oracle {
     }
 
     private let plan: Plan
-    private let rows: [InstructionCatalog.Row]
+    private let allRows: [InstructionCatalog.Row]
+    /// Those to run: in 64-bit mode, and in the others.
+    private let rows: [[InstructionCatalog.Row]]
     private let bench: InstructionBench
     private let interpreter: InterpreterSide
     private var host: HostProcessor
@@ -57,19 +62,22 @@ public final class Oracle {
     public init(_ plan: Plan, report: @escaping (String) -> Void) throws(Failure) {
         self.plan = plan
         self.report = report
-        let chosen = InstructionCatalog.rows.filter { row in
+        do {
+            bench = try InstructionBench(mapping: InterpreterSide.mapping, ldt: InterpreterSide.descriptors)
+        } catch {
+            throw Failure(description: "no memory for the interpreter's side: \(error)")
+        }
+        allRows = InstructionCatalog.rows(bench)
+        let chosen = allRows.filter { row in
             row.fitness == .comparable
-                && (row.mask & InstructionCatalog.Key.long == 0 || row.match & InstructionCatalog.Key.long != 0)
                 && (plan.only.isEmpty || plan.only.contains(row.group.lowercased()) || plan.only.contains(row.name))
         }
         guard !chosen.isEmpty else {
             throw Failure(description: "--only: no such group or mnemonic: \(plan.only.joined(separator: ", "))")
         }
-        rows = chosen
-        do {
-            bench = try InstructionBench(mapping: InterpreterSide.mapping)
-        } catch {
-            throw Failure(description: "no memory for the interpreter's side: \(error)")
+        let long = InstructionCatalog.Key.long
+        rows = [true, false].map { isLong in
+            chosen.filter { $0.mask & long == 0 || ($0.match & long != 0) == isLong }
         }
         guard let host = HostProcessor() else {
             throw Failure(description: "no child process to run instructions in: \(String(cString: strerror(errno)))")
@@ -79,10 +87,10 @@ public final class Oracle {
         random = RandomSource(seed: plan.seed)
         generator = CaseGenerator(random: RandomSource(seed: plan.seed ^ 0xA5A5), bench: bench)
         mine = .allocate(capacity: HostProcessor.batchSize)
-        casesByRow = Array(repeating: 0, count: (InstructionCatalog.rows.last?.index ?? 0) + 1)
+        casesByRow = Array(repeating: 0, count: (allRows.last?.index ?? 0) + 1)
         isComparable = Array(repeating: false, count: casesByRow.count)
         isStateArea = isComparable
-        for row in InstructionCatalog.rows {
+        for row in allRows {
             isComparable[row.index] = row.fitness == .comparable
             isStateArea[row.index] = row.isStateArea
         }
@@ -119,15 +127,7 @@ public final class Oracle {
                 of: OperandValues.lane(&random), toByteOffset: at, as: UInt64.self)
         }
         for i in 0..<count {
-            while true {
-                let row = Int(random.below(UInt64(rows.count)))
-                if let decoded = generator.generate(rows[row], into: cases + i),
-                    decoded.row == 0 || isComparable[decoded.row]
-                {
-                    rowOf[i] = decoded.row == 0 ? rows[row].index : decoded.row
-                    break
-                }
-            }
+            try generate(cases + i, i)
         }
         host.post(count: count)
         interpreter.loadPattern(pattern)
@@ -135,18 +135,40 @@ public final class Oracle {
         do {
             try host.wait()
         } catch {
-            throw Failure(description: "the host's side died at: \(describe(cases + error.index, rowOf[error.index]))")
+            let place = describe(cases + error.index, rowOf[error.index])
+            throw Failure(description: "the host's side died (status \(error.status)) at: \(place)")
         }
         for i in 0..<count {
             casesByRow[rowOf[i]] += 1
+            Comparison.clearStackRemains(cases + i, host.results + i, mine + i)
             if !Comparison.agree(host.results + i, mine + i, isStateArea: isStateArea[rowOf[i]]) { mismatch(i) }
         }
         outcome.cases += UInt64(count)
     }
 
+    private func generate(_ c: UnsafeMutablePointer<oracle_case>, _ i: Int) throws(Failure) {
+        if !plan.code.isEmpty {
+            guard let decoded = generator.generate(code: plan.code, mode: plan.mode, into: c) else {
+                throw Failure(description: "not an instruction that can be compared")
+            }
+            rowOf[i] = decoded.row
+            return
+        }
+        while true {
+            let mode = generator.chooseMode()
+            let rows = self.rows[mode == .long64 ? 0 : 1]
+            guard !rows.isEmpty else { continue }
+            let row = Int(random.below(UInt64(rows.count)))
+            if let decoded = generator.generate(rows[row], into: c), decoded.row == 0 || isComparable[decoded.row] {
+                rowOf[i] = decoded.row == 0 ? rows[row].index : decoded.row
+                return
+            }
+        }
+    }
+
     private func mismatch(_ i: Int) {
         outcome.mismatches += 1
-        let name = InstructionCatalog.rows.first { $0.index == rowOf[i] }?.name ?? "?"
+        let name = allRows.first { $0.index == rowOf[i] }?.name ?? "?"
         outcome.mismatchesByName[name, default: 0] += 1
         guard outcome.mismatchesByName[name] == 1, outcome.mismatchesByName.count <= plan.reports else { return }
         report("mismatch: \(describe(host.cases + i, rowOf[i]))")
@@ -156,18 +178,20 @@ public final class Oracle {
     }
 
     private func describe(_ c: UnsafeMutablePointer<oracle_case>, _ index: Int) -> String {
-        let row = InstructionCatalog.rows.first { $0.index == index }
+        let row = allRows.first { $0.index == index }
         let bytes = (0..<Int(c.pointee.code_length)).map { i in
             let digits = String(oracle_case_code(c)[i], radix: 16)
             return digits.count == 1 ? "0" + digits : digits
         }
-        return "\(bytes.joined(separator: " "))  \(row?.name ?? "?") (\(row?.group ?? "?"))"
+        let cs = oracle_case_registers(c).pointee.cs
+        let bits = cs == 0x33 ? 64 : cs == CodeMode.selector(ORACLE_CODE16) ? 16 : 32
+        return "\(bytes.joined(separator: " "))  \(row?.name ?? "?") (\(row?.group ?? "?"), \(bits)-bit)"
     }
 
     private func fillCoverage() {
         var groups: [String] = []
         var counts: [String: UInt64] = [:]
-        for row in InstructionCatalog.rows where row.fitness == .comparable {
+        for row in allRows where row.fitness == .comparable {
             if counts[row.group] == nil { groups.append(row.group) }
             counts[row.group, default: 0] += casesByRow[row.index]
         }

@@ -16,15 +16,22 @@ struct OracleCommand: ParsableCommand {
     var seconds: Double = 0
     @Option(help: "Only this group or mnemonic; may be given several times.")
     var only: [String] = []
+    @Option(help: "Only this encoding, in hexadecimal, in many states.")
+    var code: String = ""
+    @Option(help: "The mode for --code: long64, flat32, segmented32 or segmented16.")
+    var mode: String = "long64"
     @Option(help: "Stop after mismatches of so many mnemonics.")
     var reports: Int = 20
 
     func run() throws {
         setvbuf(stdout, nil, _IOLBF, 0)
         print("seed \(seed)")
-        let plan = Oracle.Plan(
+        guard let mode = CodeMode(rawValue: mode) else { throw ValidationError("--mode: no such mode: \(mode)") }
+        var plan = Oracle.Plan(
             seed: seed, cases: cases == 0 && seconds == 0 ? 300_000 : cases, seconds: seconds,
             only: only.map { $0.lowercased() }, reports: reports)
+        plan.mode = mode
+        plan.code = try bytes(of: code)
         let outcome: Oracle.Outcome
         do throws(Oracle.Failure) {
             outcome = try Oracle(plan, report: { print($0) }).run()
@@ -34,5 +41,19 @@ struct OracleCommand: ParsableCommand {
         for (name, count) in outcome.mismatchesByName.sorted(by: { $0.key < $1.key }) { print("\(name): \(count)") }
         print("\(outcome.cases) cases, \(outcome.mismatches) mismatches")
         if outcome.mismatches > 0 { throw ExitCode(1) }
+    }
+
+    private func bytes(of text: String) throws -> [UInt8] {
+        let digits = text.filter { $0 != " " }
+        guard digits.count % 2 == 0, digits.count <= 30 else {
+            throw ValidationError("--code: not 1 to 15 bytes: \(text)")
+        }
+        return try stride(from: 0, to: digits.count, by: 2).map { at in
+            let start = digits.index(digits.startIndex, offsetBy: at)
+            guard let byte = UInt8(digits[start..<digits.index(start, offsetBy: 2)], radix: 16) else {
+                throw ValidationError("--code: not hexadecimal: \(text)")
+            }
+            return byte
+        }
     }
 }

@@ -32,9 +32,31 @@ typedef struct oracle_registers {
     uint64_t rip;
     uint64_t rflags;
     uint64_t fs_base, gs_base;
-    uint16_t cs, ss;
+    uint16_t cs, ss, ds, es, fs, gs;
     uint32_t reserved;
 } oracle_registers;
+
+// Segments in the child's LDT; selector (number << 3) | 7.
+enum oracle_segment {
+    ORACLE_CODE16, ORACLE_CODE32,      // at ORACLE_CODE_ADDRESS
+    ORACLE_DATA16, ORACLE_DATA32,      // the read-write pages, as stacks with SP and ESP
+    ORACLE_HIGH_DATA,                  // from the second page on, with the read-only one
+    ORACLE_EXPAND_DOWN,                // the data without its first page
+    ORACLE_READ_ONLY, ORACLE_ABSENT,
+    ORACLE_CONFORMING,                 // absent too: Linux has no others
+    ORACLE_EXECUTE_ONLY,
+    ORACLE_SEGMENTS
+};
+// Their descriptors, as an LDT holds them.
+extern const uint64_t oracle_descriptors[ORACLE_SEGMENTS];
+
+// Bytes that a case puts into the data before the instruction; `offset` from ORACLE_DATA_ADDRESS.
+#define ORACLE_OVERLAY 64
+typedef struct oracle_overlay {
+    uint32_t offset;
+    uint32_t count;
+    uint8_t bytes[ORACLE_OVERLAY];
+} oracle_overlay;
 
 enum oracle_flags {
     // Stop by INT3 behind the instruction instead of RFLAGS.TF: for repeated string instructions and gathers, which TF
@@ -44,9 +66,11 @@ enum oracle_flags {
 
 typedef struct oracle_case {
     oracle_registers registers;
+    uint64_t code_address;   // linear; RIP is its offset in CS
     uint32_t flags;          // enum oracle_flags
     uint32_t code_length;    // at most 15; the rest of `code` pads a fetch past the end
     uint8_t code[16];
+    oracle_overlay overlays[2];
     uint8_t xsave[ORACLE_XSAVE_SIZE];
 } oracle_case;
 
@@ -80,7 +104,7 @@ typedef struct oracle_batch {
 oracle_batch *_Nullable oracle_start(int32_t *_Nonnull child);
 // Has the child carry out `count` cases with the pattern now in `batch`; returns at once.
 void oracle_post(oracle_batch *_Nonnull batch, uint32_t count);
-// Waits until they are done: 0, or -1 if the child has died or made no progress for ten seconds.
+// Waits until they are done: 0, or if the child has died its wait status, or -1 if it made no progress for ten seconds.
 int oracle_wait(oracle_batch *_Nonnull batch, int32_t child);
 // Ends the child and unmaps the batch.
 void oracle_stop(oracle_batch *_Nonnull batch, int32_t child);
@@ -94,6 +118,9 @@ static inline uint8_t *_Nonnull oracle_pattern(oracle_batch *_Nonnull batch) { r
 static inline uint64_t *_Nonnull oracle_gpr(oracle_registers *_Nonnull registers) { return registers->gpr; }
 static inline oracle_registers *_Nonnull oracle_case_registers(oracle_case *_Nonnull c) { return &c->registers; }
 static inline oracle_registers *_Nonnull oracle_result_registers(oracle_result *_Nonnull r) { return &r->registers; }
+static inline oracle_overlay *_Nonnull oracle_case_overlays(oracle_case *_Nonnull c) { return c->overlays; }
+static inline uint8_t *_Nonnull oracle_overlay_bytes(oracle_overlay *_Nonnull overlay) { return overlay->bytes; }
+static inline uint64_t oracle_descriptor(int number) { return oracle_descriptors[number]; }
 static inline uint8_t *_Nonnull oracle_case_code(oracle_case *_Nonnull c) { return c->code; }
 static inline uint8_t *_Nonnull oracle_case_xsave(oracle_case *_Nonnull c) { return c->xsave; }
 static inline uint8_t *_Nonnull oracle_result_xsave(oracle_result *_Nonnull r) { return r->xsave; }

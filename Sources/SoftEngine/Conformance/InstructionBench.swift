@@ -35,20 +35,25 @@ package final class InstructionBench {
     /// All of the CPU's state. Unsafe: valid as long as this object.
     package let cpu: UnsafeMutablePointer<davit_cpu>
     let interpreter: Interpreter
-    let decoder: Decoder
+    /// Knows all that the host's CPU has, also what the guest's CPUID hides.
+    let hostDecoder: Decoder
     private let memory: GuestMemory
     private var nextFrame: UInt64 = 0x10_0000
 
     private static let pml4: UInt64 = 0x1000
     private static let pdpt: UInt64 = 0x2000
     private static let pd: UInt64 = 0x3000
+    /// Linear; only the supervisor reaches it.
+    private static let tables: UInt64 = 0x3000_0000
+    private static let ldt = tables + 0x800
 
-    /// A CPU with the host's instruction set in 64-bit mode at CPL 3, as Linux sets one up. Linear addresses are below 1 GiB.
-    package init(mapping: [Pages]) throws(SystemError) {
+    /// A CPU as a guest has it, in 64-bit mode at CPL 3, as Linux sets one up. Linear addresses are below 768 MiB. `ldt` holds
+    /// the descriptors of the local descriptor table.
+    package init(mapping: [Pages], ldt: [UInt64] = []) throws(SystemError) {
         memory = try GuestMemory(size: 4 << 20)
         interpreter = Interpreter(memory: memory, io: Silence())
         cpu = interpreter.cpu
-        decoder = Decoder(features: .host, behaviour: HostCPUID.isAMD ? .amd : [])
+        hostDecoder = Decoder(features: .host, behaviour: HostCPUID.isAMD ? .amd : [])
 
         cpu.pointee.cr0 = CR0.PG | CR0.PE | CR0.WP | CR0.NE | CR0.ET | CR0.MP | CR0.AM
         cpu.pointee.cr3 = Self.pml4
@@ -58,24 +63,61 @@ package final class InstructionBench {
         cpu.pointee.xcr0 = XCR0.x87 | XCR0.SSE | XCR0.AVX
         cpu.pointee.cpl = 3
         cpu.pointee.rflags = RFLAGS.reserved1 | RFLAGS.IF
-        setCodeSize(8)
         put(Self.pml4, Self.pdpt | 7)
         put(Self.pdpt, Self.pd | 7)
         for pages in mapping { map(pages) }
+        map(Pages(linear: Self.tables, size: 4096, isWritable: true, isExecutable: false), rights: 3)
+        makeTables(ldt)
+        setSegments(cs: 0x33, ss: 0x2B)
         interpreter.updateMode()
     }
 
-    /// 8 for 64-bit code, 4 for 32-bit compatibility code, with Linux's selectors and flat segments.
-    package func setCodeSize(_ size: UInt32) {
-        let segments = davit_cpu_segment(cpu)
-        let isLong = size == 8
-        cpu.pointee.code_size = size
-        segments[Int(DAVIT_CS.rawValue)] = davit_segment(
-            base: 0, limit: 0xFFFF_FFFF, selector: isLong ? 0x33 : 0x23, attributes: isLong ? 0xA0FB : 0xC0FB)
-        for index in [DAVIT_SS, DAVIT_DS, DAVIT_ES] {
-            segments[Int(index.rawValue)] = davit_segment(
-                base: 0, limit: 0xFFFF_FFFF, selector: 0x2B, attributes: 0xC0F3)
+    /// Linux's GDT as far as user mode can tell, and the LDT.
+    private func makeTables(_ ldt: [UInt64]) {
+        let gdt = host(linear: Self.tables)
+        let descriptors: [(Int, UInt64)] = [
+            (1, 0x00CF_9B00_0000_FFFF), (2, 0x00AF_9B00_0000_FFFF), (3, 0x00CF_9300_0000_FFFF),
+            (4, 0x00CF_FB00_0000_FFFF), (5, 0x00CF_F300_0000_FFFF), (6, 0x00AF_FB00_0000_FFFF),
+        ]
+        for (number, descriptor) in descriptors {
+            gdt.storeBytes(of: descriptor, toByteOffset: number * 8, as: UInt64.self)
         }
+        cpu.pointee.gdtr = davit_table_register(base: Self.tables, limit: 127)
+        let local = host(linear: Self.ldt)
+        for (number, descriptor) in ldt.enumerated() {
+            local.storeBytes(of: descriptor, toByteOffset: number * 8, as: UInt64.self)
+        }
+        davit_cpu_segment(cpu)[Int(DAVIT_LDTR.rawValue)] = davit_segment(
+            base: Self.ldt, limit: UInt32(ldt.count * 8 - 1), selector: 0x50, attributes: 0x82)
+    }
+
+    /// Loads segment registers from the tables. FS and GS with a null selector have the bases given.
+    package func setSegments(
+        cs: UInt16, ss: UInt16, ds: UInt16 = 0, es: UInt16 = 0, fs: UInt16 = 0, gs: UInt16 = 0, fsBase: UInt64 = 0,
+        gsBase: UInt64 = 0
+    ) {
+        let segments = davit_cpu_segment(cpu)
+        segments[Int(DAVIT_CS.rawValue)] = segment(cs)
+        segments[Int(DAVIT_SS.rawValue)] = segment(ss)
+        segments[Int(DAVIT_DS.rawValue)] = segment(ds)
+        segments[Int(DAVIT_ES.rawValue)] = segment(es)
+        segments[Int(DAVIT_FS.rawValue)] = segment(fs)
+        segments[Int(DAVIT_GS.rawValue)] = segment(gs)
+        if fs & ~3 == 0 { segments[Int(DAVIT_FS.rawValue)].base = fsBase }
+        if gs & ~3 == 0 { segments[Int(DAVIT_GS.rawValue)].base = gsBase }
+        let attributes = segments[Int(DAVIT_CS.rawValue)].attributes
+        cpu.pointee.code_size = attributes & 0x2000 != 0 ? 8 : attributes & 0x4000 != 0 ? 4 : 2
+    }
+
+    private func segment(_ selector: UInt16) -> davit_segment {
+        guard selector & ~3 != 0 else { return davit_segment(base: 0, limit: 0, selector: selector, attributes: 0) }
+        let table = selector & 4 != 0 ? Self.ldt : Self.tables
+        let descriptor = host(linear: table + UInt64(selector & ~7)).load(as: UInt64.self)
+        var limit = UInt32(truncatingIfNeeded: descriptor & 0xFFFF | descriptor >> 32 & 0xF_0000)
+        if descriptor >> 55 & 1 != 0 { limit = limit << 12 | 0xFFF }
+        return davit_segment(
+            base: descriptor >> 16 & 0xFF_FFFF | (descriptor >> 56) << 24, limit: limit, selector: selector,
+            attributes: UInt16(truncatingIfNeeded: descriptor >> 40) & 0xF0FF)
     }
 
     private func put(_ address: UInt64, _ entry: UInt64) {
@@ -87,10 +129,13 @@ package final class InstructionBench {
     }
 
     private func map(_ pages: Pages) {
+        map(pages, rights: 5 | (pages.isWritable ? 2 : 0) | (pages.isExecutable ? 0 : 1 << 63))
+    }
+
+    private func map(_ pages: Pages, rights: UInt64) {
         for linear in stride(from: pages.linear, to: pages.linear + pages.size, by: 4096) {
             let directory = Self.pd + (linear >> 21 & 511) * 8
             if get(directory) == 0 { put(directory, takeFrame() | 7) }
-            let rights: UInt64 = 5 | (pages.isWritable ? 2 : 0) | (pages.isExecutable ? 0 : 1 << 63)
             put(get(directory) & ~0xFFF + (linear >> 12 & 511) * 8, takeFrame() | rights)
         }
     }
@@ -111,26 +156,22 @@ package final class InstructionBench {
     package func adoptState() {
         interpreter.updateMode()
         interpreter.adoptX87Pointers()
+        // Nobody asks for anything between the steps of a repeated instruction.
+        davit_cpu_served(cpu, UInt32.max)
     }
 
     /// To be called before `cpu.xsave` is read.
     package func publishState() { interpreter.publishX87Pointers() }
 
-    /// Carries out the instruction at RIP, whose bytes are given. On an exception RIP stays where it is.
-    package func step(code: UnsafePointer<UInt8>, available: Int) -> Outcome {
-        // The state was set by hand: nothing of an earlier instruction's may linger.
-        davit_cpu_served(cpu, UInt32.max)
-        interpreter.updateMode()
+    /// Fetches and carries out the instruction at RIP. On an exception RIP stays where it is.
+    package func step() -> Outcome {
         var instruction = Instruction()
-        let outcome = decoder.decode(
-            code, available: available, codeSize: cpu.pointee.code_size, into: &instruction)
-        guard outcome == .decoded else {
-            return Outcome(vector: ExceptionVector.GP.rawValue, errorCode: 0)
-        }
-        if instruction.operation == .invalid { return Outcome(vector: ExceptionVector.UD.rawValue, errorCode: 0) }
-        cpu.pointee.next_rip = cpu.pointee.rip &+ UInt64(instruction.length)
-        if cpu.pointee.code_size != 8 { cpu.pointee.next_rip &= 0xFFFF_FFFF }
         do throws(GuestFault) {
+            try interpreter.fetchSingle(into: &instruction)
+            var next = cpu.pointee.rip &+ UInt64(instruction.length)
+            if cpu.pointee.code_size != 8 { next &= 0xFFFF_FFFF }
+            cpu.pointee.next_rip = next
+            cpu.pointee.shadow = 0
             try interpreter.execute(instruction)
             cpu.pointee.rip = cpu.pointee.next_rip
             return Outcome(vector: nil, errorCode: 0)

@@ -15,6 +15,8 @@ package enum InstructionCatalog {
         /// Needs a SIB byte.
         package var isGather: Bool
         package var isString: Bool
+        /// A far pointer stands in the code.
+        package var isFarPointer: Bool
         /// Vectors, MMX or x87.
         package var isVector: Bool
         /// Its memory operand is an area of extended or x87 state.
@@ -42,13 +44,11 @@ package enum InstructionCatalog {
         case indeterminate
         /// It enters the operating system, or the operating system plays the CPU's part (UMIP).
         case system
-        /// Segments and far transfers: they need descriptor tables, which guest programs test.
-        case descriptor
     }
 
-    /// All rows for instructions that the host has.
-    package static let rows: [Row] = {
-        let features = InstructionFeatures.host
+    /// All rows for instructions that guests are offered on this host.
+    package static func rows(_ bench: InstructionBench) -> [Row] {
+        let features = bench.interpreter.decoder.features
         return OpcodeTable.shared.entries.enumerated().dropFirst().compactMap { index, entry in
             guard features.contains(entry.feature) else { return nil }
             return Row(
@@ -56,11 +56,12 @@ package enum InstructionCatalog {
                 opcode: entry.pattern.opcode, isVEX: entry.pattern.isVEX, mask: entry.pattern.mask,
                 match: entry.pattern.match, hasModRM: entry.rules.contains(.modrm),
                 isLockable: entry.rules.contains(.lockable), isGather: entry.rules.contains(.vsib),
-                isString: entry.group == .string, isVector: entry.form == .vector,
+                isString: entry.group == .string, isFarPointer: entry.form == .farPointer,
+                isVector: entry.form == .vector,
                 isStateArea: isStateArea(entry),
                 fitness: fitness(entry.operation))
         }
-    }()
+    }
 
     private static func isStateArea(_ entry: OpcodeEntry) -> Bool {
         switch entry.operation {
@@ -74,10 +75,6 @@ package enum InstructionCatalog {
         case .cpuid, .rdtsc, .rdtscp, .rdrand, .rdseed, .rdpid, .rdpmc, .xgetbv, .vmcall, .vmmcall: .indeterminate
         case .syscall, .sysenter, .int, .int3, .into, .int1: .system
         case .sgdt, .sidt, .smsw, .sldt, .str: .system
-        case .callFar, .callFarIndirect, .jmpFar, .jmpFarIndirect, .retFar, .iret, .movToSegment, .popSegment, .les,
-            .lds,
-            .lss, .lfs, .lgs, .lar, .lsl, .verr, .verw:
-            .descriptor
         default: .comparable
         }
     }
@@ -103,6 +100,11 @@ extension InstructionBench {
         package var hasSteps: Bool
         package var hint: Hint
         package var reg: UInt8
+        package var rm: UInt8
+        /// The index register is a vector.
+        package var isGather: Bool
+        /// The far pointer is on the stack.
+        package var usesStack: Bool
     }
 
     /// What operand values make an instruction interesting.
@@ -119,15 +121,29 @@ extension InstructionBench {
         case implicitPointer
         /// EDX:EAX chooses state components; the host may have more of them than guests get.
         case stateComponents
+        /// An MXCSR in memory.
+        case controlWord
+        /// FXRSTOR's area.
+        case legacyArea
+        /// A selector in a register or in memory.
+        case selector
+        /// An offset with a selector, in memory or on the stack.
+        case farPointer
     }
 
-    /// nil where the bytes are not enough, or too many.
+    /// nil where the bytes are not enough, or too many, or an instruction that the host has but the guest is not offered.
     package func decode(_ code: UnsafePointer<UInt8>, available: Int, codeSize: UInt32) -> Decoded? {
         var instruction = Instruction()
+        let decoder = interpreter.decoder
         guard decoder.decode(code, available: available, codeSize: codeSize, into: &instruction) == .decoded else {
             return nil
         }
         let isInvalid = instruction.operation == .invalid
+        if isInvalid {
+            var other = Instruction()
+            _ = hostDecoder.decode(code, available: available, codeSize: codeSize, into: &other)
+            if other.operation != .invalid { return nil }
+        }
         let hint: Hint =
             switch instruction.operation {
             case .bt, .bts, .btr, .btc: .bitOffset
@@ -137,6 +153,12 @@ extension InstructionBench {
             case .enter, .leave: .stack
             case .maskmov, .xlat: .implicitPointer
             case .xsave, .xsavec, .xsaveopt, .xrstor: .stateComponents
+            case .ldmxcsr: .controlWord
+            case .fxrstor: .legacyArea
+            case .movToSegment, .lar, .lsl, .verr, .verw: .selector
+            case .popSegment, .les, .lds, .lss, .lfs, .lgs, .callFarIndirect, .jmpFarIndirect, .retFar, .iret,
+                .callFar, .jmpFar:
+                .farPointer
             default: .none
             }
         return Decoded(
@@ -146,6 +168,7 @@ extension InstructionBench {
             addressSize: instruction.addressSize, operandSize: instruction.operandSize,
             hasSteps: hint == .string && !instruction.prefixes.isDisjoint(with: [.rep, .repne])
                 || instruction.operation == .gather, hint: hint,
-            reg: instruction.reg)
+            reg: instruction.reg, rm: instruction.rm,
+            isGather: instruction.operation == .gather, usesStack: hint == .farPointer && !instruction.isMemory)
     }
 }

@@ -220,7 +220,7 @@ extension Decoder {
         case .native: return state.long ? 8 : 4
         case .stack: return state.long ? (override && !isWide ? 2 : 8) : narrow
         case .branch: return state.long ? (override && !isWide && behaviour.contains(.amd) ? 2 : 8) : narrow
-        case .far: return isWide && !behaviour.contains(.amd) ? 8 : narrow
+        case .far: return isWide ? (behaviour.contains(.amd) ? 4 : 8) : narrow
         case .vector: return vector
         case .half: return vector / 2
         case .quarter: return vector / 4

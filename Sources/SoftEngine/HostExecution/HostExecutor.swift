@@ -74,11 +74,15 @@ final class HostExecutor {
 
     /// The thunk for an instruction, made if there is none yet.
     @inline(__always)
-    func thunk(_ instruction: borrowing Instruction, _ shape: VectorShape) -> Thunk {
-        let key = ThunkForm.key(instruction, shape)
+    func thunk(
+        _ instruction: borrowing Instruction, _ shape: VectorShape, allowsMisaligned: Bool = false
+    ) -> Thunk {
+        let key = ThunkForm.key(instruction, shape, allowsMisaligned: allowsMisaligned)
         var i = Self.firstSlot(key)
         while slots[i].key != key {
-            if slots[i].key == 0 { return make(instruction, shape, slot: i) }
+            if slots[i].key == 0 {
+                return make(ThunkForm(instruction, shape, allowsMisaligned: allowsMisaligned), key, slot: i)
+            }
             i = (i &+ 1) & (Self.slotCount &- 1)
         }
         // Safe: the slot holds the address of code that `ThunkForm.emit` wrote with this signature.
@@ -91,9 +95,7 @@ final class HostExecutor {
     }
 
     @inline(never)
-    private func make(_ instruction: borrowing Instruction, _ shape: VectorShape, slot: Int) -> Thunk {
-        let form = ThunkForm(instruction, shape)
-        let key = ThunkForm.key(instruction, shape)
+    private func make(_ form: ThunkForm, _ key: UInt64, slot: Int) -> Thunk {
         var slot = slot
         var code = state.pointee.count < Self.slotCount * 3 / 4 ? state.pointee.segment.append(form.emit) : nil
         if code == nil {

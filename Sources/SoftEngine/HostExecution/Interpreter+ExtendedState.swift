@@ -113,6 +113,7 @@ extension Interpreter {
             parts.append((Self.headerOffset, 16))
         } else {
             let place = linear &+ UInt64(Self.headerOffset)
+            _ = try hostPointerForWrite(linear: linear, size: 8)
             _ = try hostPointerForWrite(linear: place, size: 8)
             let old = try load(UInt64.self, linear: place)
             header.storeBytes(of: old & ~requested | requested & inUse, as: UInt64.self)

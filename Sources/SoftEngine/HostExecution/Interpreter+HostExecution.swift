@@ -7,7 +7,7 @@ extension Interpreter {
         switch instruction.operation {
         case .vector:
             let shape = host.shape(of: instruction)
-            if shape.reg == .mmx || shape.rm == .mmx {
+            if ThunkForm.hasX87(instruction, shape) {
                 try executeMMX(instruction, shape)
             } else {
                 try executeVector(instruction, shape)
@@ -16,11 +16,24 @@ extension Interpreter {
         case .emms: try executeMMX(instruction, VectorShape())
         case .fwait: try wait()
         case .vzero: try clearVectors(instruction)
-        case .maskmov: try storeMaskedBytes(instruction)
-        case .vmaskmov: try moveMasked(instruction)
-        case .gather: try gather(instruction)
         case .ldmxcsr: try loadMXCSR(instruction)
         case .stmxcsr: try storeMXCSR(instruction)
+        case .maskmov: try storeMaskedBytes(instruction)
+        default:
+            // Operands of many parts need no alignment but what the instruction itself asks for.
+            let checksAlignment = system.pointee.checksAlignment
+            let isStateArea = instruction.form == .m
+            if checksAlignment && isStateArea { try checkAlignment(uncheckedAddress(instruction), size: 512) }
+            system.pointee.checksAlignment = false
+            defer { system.pointee.checksAlignment = checksAlignment }
+            try executeInParts(instruction)
+        }
+    }
+
+    private func executeInParts(_ instruction: borrowing Instruction) throws(GuestFault) {
+        switch instruction.operation {
+        case .vmaskmov: try moveMasked(instruction)
+        case .gather: try gather(instruction)
         case .fxsave: try saveFXState(instruction)
         case .fxrstor: try restoreFXState(instruction)
         case .xsave: try saveExtendedState(instruction, .standard)
@@ -41,6 +54,9 @@ extension Interpreter {
     /// The XSAVE image in `davit_cpu`.
     @inline(__always)
     var xsave: UnsafeMutableRawPointer { UnsafeMutableRawPointer(davit_cpu_xsave(cpu)) }
+
+    /// MXCSR.MM: misaligned operands are allowed (AMD APM vol. 2, 11.3).
+    private static var mxcsrMM: UInt32 { 1 << 17 }
 
     @inline(__always)
     var mxcsr: UInt32 { xsave.load(fromByteOffset: 24, as: UInt32.self) }
@@ -78,8 +94,9 @@ extension Interpreter {
         let gpr = UnsafeMutableRawPointer(gpr)
         let reg = shape.reg == .general ? gpr + Int(instruction.reg & 15) &* 8 : vectorPlace(instruction.reg)
         let vvvv = vectorPlace(instruction.vvvv)
-        let immediate = vectorPlace(UInt8(truncatingIfNeeded: instruction.immediate >> 4))
-        let thunk = host.thunk(instruction, shape)
+        // There are eight registers outside 64-bit mode: the highest bit is ignored.
+        let immediate = vectorPlace(UInt8(truncatingIfNeeded: instruction.immediate >> 4) & (is64Bit ? 15 : 7))
+        let thunk = host.thunk(instruction, shape, allowsMisaligned: mxcsr & Self.mxcsrMM != 0)
         guard instruction.isMemory else {
             let rm = shape.rm == .general ? gpr + Int(instruction.rm & 15) &* 8 : vectorPlace(instruction.rm)
             let vector = thunk(reg, rm, vvvv, immediate, cpu)
@@ -89,9 +106,10 @@ extension Interpreter {
         let size = Int(instruction.operandSize)
         let isStore = shape.access.contains(.writesRM)
         if shape.access.contains(.aligned), uncheckedAddress(instruction) & UInt64(size &- 1) != 0 {
-            try checkMisaligned(instruction)
+            try checkMisaligned(instruction, isStore: isStore)
         }
         let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
+        if system.pointee.checksAlignment { try checkAlignment(linear, size: size) }
         let operand = isStore ? try storeOperand(linear, size: size) : try loadOperand(linear, size: size)
         let vector = thunk(reg, operand.place, vvvv, immediate, cpu)
         if vector != 0 { throw hostFault(vector) }
@@ -107,12 +125,35 @@ extension Interpreter {
     }
 
     /// A misaligned operand raises #GP before its page is looked at. Where CPUs differ, the host decides as it carries the
-    /// instruction out: under AMD's MXCSR.MM, and for SHA, which AMD's CPUs carry out anyway.
+    /// instruction out: on all but moves under AMD's MXCSR.MM, and on SHA, which AMD's CPUs carry out anyway.
     @inline(never)
-    private func checkMisaligned(_ instruction: borrowing Instruction) throws(GuestFault) {
+    func checkMisaligned(_ instruction: borrowing Instruction, isStore: Bool) throws(GuestFault) {
         let opcode = instruction.opcode
-        let isSHA = instruction.map == 2 ? (0xC8...0xCD).contains(opcode) : instruction.map == 3 && opcode == 0xCC
-        if !isSHA && mxcsr & 1 << 17 == 0 { throw .generalProtection }
+        let isAllowed: Bool
+        switch instruction.map {
+        case 1: isAllowed = opcode != 0x28 && opcode != 0x6F
+        case 2:
+            if (0xC8...0xCD).contains(opcode) { return }
+            isAllowed = opcode != 0x2A
+        default:
+            if opcode == 0xCC { return }
+            isAllowed = true
+        }
+        if isStore || !isAllowed || mxcsr & Self.mxcsrMM == 0 { throw .generalProtection }
+    }
+
+    /// #AC, where EFLAGS.AC asks for it, comes before the page is looked at. Operands are checked for alignment to their size,
+    /// up to 16 bytes; state areas for that of their fields.
+    @inline(never)
+    func checkAlignment(_ linear: UInt64, size: Int) throws(GuestFault) {
+        let unit: Int
+        switch size {
+        case 10: unit = 8
+        case 14, 94: unit = 2
+        case 28, 108, 512...: unit = 4
+        default: unit = min(size, 16)
+        }
+        if linear & UInt64(unit &- 1) != 0 { throw GuestFault(.AC, errorCode: 0) }
     }
 
     /// The guest's exception for one that the host raised in a thunk.

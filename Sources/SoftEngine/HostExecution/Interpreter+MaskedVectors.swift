@@ -33,6 +33,7 @@ extension Interpreter {
         if instruction.addressSize == 2 { offset &= 0xFFFF }
         let linear = try linearAddress(
             segment: instruction.segment, offset: offset, size: UInt64(count), write: true)
+        if system.pointee.checksAlignment { try checkAlignment(linear, size: count) }
         // Access to all the bytes that are stored comes before the first store. A fault names the operand's start in its page.
         // AMD's CPUs want the first page whatever the mask.
         if HostCPUID.isAMD { _ = try hostPointerForWrite(linear: linear, size: 1) }

@@ -28,9 +28,10 @@ extension Interpreter {
         let size = Int(instruction.operandSize)
         let isStore = shape.access.contains(.writesRM)
         if shape.access.contains(.aligned), uncheckedAddress(instruction) & UInt64(size &- 1) != 0 {
-            throw .generalProtection
+            try checkMisaligned(instruction, isStore: isStore)
         }
         let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
+        if system.pointee.checksAlignment { try checkAlignment(linear, size: size) }
         let operand = isStore ? try storeOperand(linear, size: size) : try loadOperand(linear, size: size)
         let vector = thunk(reg, operand.place, xsave, xsave, cpu)
         if vector != 0 { throw hostFault(vector) }
@@ -99,6 +100,7 @@ extension Interpreter {
         let offset = effectiveOffset(instruction)
         let linear = try linearAddress(
             segment: instruction.segment, offset: offset, size: UInt64(size), write: isStore)
+        if system.pointee.checksAlignment { try checkAlignment(linear, size: size) }
         let operand = isStore ? try storeOperand(linear, size: size) : try loadOperand(linear, size: size)
         // An unmasked exception leaves the destination alone.
         if operand.isCopy && isStore { _ = try copyOperand(linear, size: size) }
@@ -135,6 +137,10 @@ extension Interpreter {
         let size = Int(instruction.operandSize)
         let isStore = shape.access.contains(.writesRM)
         let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
+        let checksAlignment = system.pointee.checksAlignment
+        if checksAlignment { try checkAlignment(linear, size: size) }
+        system.pointee.checksAlignment = false
+        defer { system.pointee.checksAlignment = checksAlignment }
         guard isStore else {
             let place = try copyOperand(linear, size: size)
             let vector = thunk(xsave, place, xsave, xsave, cpu)

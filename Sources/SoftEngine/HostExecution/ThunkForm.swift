@@ -8,23 +8,28 @@ import X86Assembler
 struct ThunkForm: BitwiseCopyable {
     private let instruction: Instruction
     private let shape: VectorShape
+    /// MXCSR.MM stands: it concerns every instruction with a memory operand.
+    private let allowsMisaligned: Bool
 
-    init(_ instruction: borrowing Instruction, _ shape: VectorShape) {
+    init(_ instruction: borrowing Instruction, _ shape: VectorShape, allowsMisaligned: Bool) {
         self.instruction = copy instruction
         self.shape = shape
+        self.allowsMisaligned = allowsMisaligned
     }
 
-    /// x87 and MMX: the thunk loads and saves FXSAVE's image.
+    /// x87 and MMX: the thunk loads and saves FXSAVE's image. Conversions from memory to XMM touch no MMX register.
     @inline(__always)
     static func hasX87(_ instruction: borrowing Instruction, _ shape: VectorShape) -> Bool {
-        instruction.operation != .vector || shape.reg == .mmx || shape.rm == .mmx
+        let isMemory = instruction.isMemory
+        return instruction.operation != .vector || shape.reg == .mmx || shape.rm == .mmx && !isMemory
+            || shape.rm == .mmx && shape.reg == .none
     }
 
     /// Tells thunks apart; never 0.
     @inline(__always)
-    static func key(_ instruction: borrowing Instruction, _ shape: VectorShape) -> UInt64 {
+    static func key(_ instruction: borrowing Instruction, _ shape: VectorShape, allowsMisaligned: Bool) -> UInt64 {
         // The leading 1 keeps keys with more or fewer fields apart.
-        var key: UInt64 = 1
+        var key: UInt64 = allowsMisaligned ? 3 : 2
         key = key << 8 | UInt64(instruction.opcode)
         key = key << 2 | UInt64(instruction.map & 3)
         // Mandatory prefixes, W, VEX, L: see `Instruction.Prefixes`.
@@ -76,7 +81,7 @@ struct ThunkForm: BitwiseCopyable {
     // MARK: Vectors
 
     private func emitVector(_ assembler: inout Assembler) {
-        let usesMXCSR = Self.usesMXCSR(instruction)
+        let usesMXCSR = allowsMisaligned || Self.usesMXCSR(instruction)
         let xmm0 = Self.xsave + 160
         if shape.reg == .vector && access.contains(.readsReg) { load(&assembler, 1, Self.regPlace) }
         if !instruction.isMemory && access.contains(.readsRM) {
@@ -183,7 +188,7 @@ struct ThunkForm: BitwiseCopyable {
     }
 
     /// Floating-point instructions round, and note exceptions in MXCSR. Moves, logic, shuffles and integers do not.
-    static func usesMXCSR(_ instruction: borrowing Instruction) -> Bool {
+    private static func usesMXCSR(_ instruction: borrowing Instruction) -> Bool {
         let opcode = instruction.opcode
         switch instruction.map {
         case 1:

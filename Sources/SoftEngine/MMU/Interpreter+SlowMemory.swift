@@ -32,6 +32,7 @@ extension Interpreter {
     /// Reads with the rights of `mode` (enum davit_tlb_mode).
     func load(linear: UInt64, size: Int, mode: UInt32, checkAlignment: Bool) throws(GuestFault) -> UInt64 {
         let room = 4096 &- Int(truncatingIfNeeded: linear & 0xFFF)
+        if checkAlignment && isAMD { try requireAlignment(linear, size: size) }
         let first = try translate(linear, mode: mode, kind: .read)
         guard size > room else {
             if checkAlignment { try requireAlignment(linear, size: size) }
@@ -47,6 +48,7 @@ extension Interpreter {
     /// Writes with the rights of `mode`; both pages of a crossing are checked before anything is written.
     func store(_ value: UInt64, linear: UInt64, size: Int, mode: UInt32, checkAlignment: Bool) throws(GuestFault) {
         let room = 4096 &- Int(truncatingIfNeeded: linear & 0xFFF)
+        if checkAlignment && isAMD { try requireAlignment(linear, size: size) }
         let first = try translate(linear, mode: mode, kind: .write)
         guard size > room else {
             if checkAlignment { try requireAlignment(linear, size: size) }
@@ -63,6 +65,7 @@ extension Interpreter {
     /// `hostPointerForWrite` without a TLB hit. The write is taken to happen before the instruction ends.
     func slowHostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let mode = cpu.pointee.tlb_mode
+        if system.pointee.checksAlignment && isAMD { try requireAlignment(linear, size: size) }
         let translation = try translate(linear, mode: mode, kind: .write)
         let crosses = Int(truncatingIfNeeded: linear & 0xFFF) &+ size > 4096
         if crosses { _ = try translate(nextPage(linear), mode: mode, kind: .write) }
@@ -96,6 +99,7 @@ extension Interpreter {
         return cpu.pointee.efer & EFER.LMA != 0 ? next : next & 0xFFFF_FFFF
     }
 
+    /// AMD's CPUs look at the alignment before they look at the page, Intel's after.
     private func requireAlignment(_ linear: UInt64, size: Int) throws(GuestFault) {
         let bytes = UInt64(truncatingIfNeeded: size)
         if bytes & (bytes &- 1) == 0 && linear & (bytes &- 1) != 0 { throw GuestFault(.AC, errorCode: 0) }
