@@ -89,8 +89,8 @@ extension davit_segment {
             let top: UInt64 = attributes & SegmentAttributes.big != 0 ? 0xFFFF_FFFF : 0xFFFF
             return offset > UInt64(limit) && last <= top && last >= offset
         }
-        // A flat segment of 4 GiB has no limit: accesses at its end wrap.
-        return limit == UInt32.max || last <= UInt64(limit) && last >= offset
+        // At the end of 4 GiB too: there CPUs may differ (SDM vol. 3, 5.3), and AMD's fault instead of wrapping.
+        return last <= UInt64(limit) && last >= offset
     }
 
     @inline(__always) var dpl: UInt32 { UInt32(attributes >> 5 & 3) }

@@ -114,10 +114,12 @@ extension Interpreter {
             setZero(value & 3 < source)
             return
         }
-        let linear = try operandAddress(instruction, size: 2, write: true)
-        _ = try hostPointerForWrite(linear: linear, size: 2)
-        let value = try load(linear: linear, size: 2)
-        if value & 3 < source { try store(value & ~3 | source, linear: linear, size: 2) }
+        // The host asks for write access only where there is something to write.
+        let value = try load(linear: try operandAddress(instruction, size: 2, write: false), size: 2)
+        if value & 3 < source {
+            let linear = try operandAddress(instruction, size: 2, write: true)
+            try store(value & ~3 | source, linear: linear, size: 2)
+        }
         setZero(value & 3 < source)
     }
 
