@@ -113,7 +113,7 @@ import Testing
         #expect(bus.vectors == [0x40, 0x44])
         #expect(!line0.isMasked)
         setEntry(2, 1 << 16)
-        // The 8259 is not initialized.
+        // The 8259 has everything masked.
         #expect(line0.isMasked)
         let noticed = RecordingIRQLine()
         line0.observeUnmasking { noticed.set(true) }

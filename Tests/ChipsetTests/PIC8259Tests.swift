@@ -44,11 +44,29 @@ import Testing
         return chip.byte(0)
     }
 
-    @Test func silentUntilInitialized() {
+    /// As a PC's firmware leaves it.
+    @Test func powerOnState() {
+        #expect([primary.byte(1), secondary.byte(1)] == [0xFF, 0xFF])
         pulse(3)
         #expect(!bus.intr)
-        primary.out(1, 0)
+        primary.out(1, 0xF7)
+        #expect(pic.acknowledge() == 0x0B)
+    }
+
+    /// Linux's probe_8259A: the mask register keeps what is written before anything is initialized.
+    @Test func isFoundByLinux() {
+        secondary.out(1, 0xFF)
+        primary.out(1, 0xFB)
+        #expect(primary.byte(1) == 0xFB)
+    }
+
+    @Test func silentWhileBeingInitialized() {
+        setUp()
+        primary.out(0, 0x11)
+        pulse(3)
         #expect(!bus.intr)
+        for value in [0x20, 4, 1] as [UInt8] { primary.out(1, value) }
+        #expect(pic.acknowledge() == 0x23)
     }
 
     @Test func deliversAnEdgeOnce() {

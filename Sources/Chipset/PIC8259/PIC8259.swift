@@ -12,8 +12,8 @@ public final class PIC8259: Sendable {
     static let cascade: UInt8 = 2
 
     struct Pair: Sendable {
-        var primary = PIC8259Chip()
-        var secondary = PIC8259Chip()
+        var primary = PIC8259Chip(vectorBase: 0x08)
+        var secondary = PIC8259Chip(vectorBase: 0x70)
         /// INTR as last told.
         var output = false
     }
@@ -55,7 +55,7 @@ public final class PIC8259: Sendable {
         }
     }
 
-    /// Whether a request at `irq` cannot reach the CPU for its mask bits, or because the chip is not initialized.
+    /// Whether a request at `irq` cannot reach the CPU for its mask bits, or because a chip is being initialized.
     func isMasked(_ irq: Int) -> Bool {
         pair.withLock { pair in
             func isMasked(_ chip: PIC8259Chip, _ input: Int) -> Bool {

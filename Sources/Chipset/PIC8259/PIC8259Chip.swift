@@ -1,22 +1,24 @@
 /// One 8259A, without its bus: inputs, priorities and command words.
+///
+/// It begins as a PC's firmware leaves it, initialized and with every input masked: Linux tells from a mask register that keeps what is
+/// written whether there is an 8259 at all, before it initializes anything.
 struct PIC8259Chip: Equatable, Sendable, Codable {
     /// What the odd port expects next; `ready` means OCW1.
     enum Step: UInt8, Codable, Sendable {
-        /// Since power-on no ICW1 came: the chip does nothing.
-        case idle, icw2, icw3, icw4, ready
+        case icw2, icw3, icw4, ready
     }
 
     var irr: UInt8 = 0
     var isr: UInt8 = 0
-    var imr: UInt8 = 0
+    var imr: UInt8 = 0xFF
     /// Input levels.
     var lines: UInt8 = 0
     /// Inputs that are level-triggered by ELCR.
     var elcr: UInt8 = 0
-    var step = Step.idle
+    var step = Step.ready
     var icw1: UInt8 = 0
     /// The vector of input 0, a multiple of 8.
-    var vectorBase: UInt8 = 0
+    var vectorBase: UInt8
     var icw4: UInt8 = 0
     /// The input with the lowest priority; the next one has the highest.
     var lowest: UInt8 = 7
@@ -25,6 +27,8 @@ struct PIC8259Chip: Equatable, Sendable, Codable {
     var readsISR = false
     /// The next read is a poll.
     var polls = false
+
+    init(vectorBase: UInt8) { self.vectorBase = vectorBase }
 
     var levelTriggered: UInt8 { icw1 & ICW1.ltim != 0 ? 0xFF : elcr }
 
@@ -105,7 +109,6 @@ struct PIC8259Chip: Equatable, Sendable, Codable {
 
     mutating func writeOdd(_ value: UInt8) {
         switch step {
-        case .idle: break
         case .icw2:
             vectorBase = value & 0xF8
             step = icw1 & ICW1.sngl == 0 ? .icw3 : icw1 & ICW1.ic4 != 0 ? .icw4 : .ready
