@@ -49,6 +49,18 @@ struct Board: Sendable {
                 irq: hpet.rtcLine, clock: clock, memoryBelow4G: machine.memory.size - high, memoryAbove4G: high)
             try bus.ports.attach(rtc, name: "rtc", at: PlatformLayout.Port.rtc)
 
+            let keyboard = I8042(
+                keyboardIRQ: lines.isa(PlatformLayout.IRQ.keyboard), mouseIRQ: lines.isa(PlatformLayout.IRQ.mouse),
+                control: control)
+            try bus.ports.attach(
+                keyboard.dataPort, name: "i8042 data",
+                at: PlatformLayout.Port.keyboardData...PlatformLayout.Port.keyboardData)
+            try bus.ports.attach(
+                keyboard.commandPort, name: "i8042 command",
+                at: PlatformLayout.Port.keyboardCommand...PlatformLayout.Port.keyboardCommand)
+            try bus.ports.attach(
+                keyboard.systemControlA, name: "system control A",
+                at: PlatformLayout.Port.systemControlA...PlatformLayout.Port.systemControlA)
             let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
             let reset = ResetControl(control: control)

@@ -49,10 +49,10 @@ extension Machine {
                     .host, "no thread for vCPU \(vcpu.index): \(error); lower --cpus or raise the limit on processes")
             }
         }
-        return waitForEnd()
+        return waitForEnd(of: board)
     }
 
-    private func waitForEnd() -> End {
+    private func waitForEnd(of board: Board) -> End {
         var hasPanicked = false
         while true {
             guard let event = inbox.take(milliseconds: hasPanicked ? Self.panicPatience : nil) else {
@@ -70,6 +70,7 @@ extension Machine {
             case .vcpu(.haltedForever(let report)): return .outcome(.haltedForever(report: report))
             case .vcpu(.failed(let report)): return .outcome(.engineFailed(report: report))
             case .vcpu(.stopped): break
+            case .sendBreak: board.sendBreak()
             case .stop(let reason):
                 for channel in serialChannels { channel?.hurry() }
                 return .outcome(.stopped(reason))

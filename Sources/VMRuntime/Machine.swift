@@ -16,6 +16,8 @@ public final class Machine: Sendable {
         case machine(MachineEvent)
         case vcpu(VCPUExit)
         case stop(StopReason)
+        /// Break was pressed at the console.
+        case sendBreak
     }
 
     public let configuration: MachineConfiguration
@@ -56,7 +58,13 @@ public final class Machine: Sendable {
         let inbox = inbox
         let context = SerialPortContext(
             loop: loop,
-            onCommand: { command in if command == .end { inbox.put(.stop(.requested)) } },
+            onCommand: { command in
+                switch command {
+                case .end: inbox.put(.stop(.requested))
+                case .sendBreak: inbox.put(.sendBreak)
+                case .help: break
+                }
+            },
             onOutputFailure: { inbox.put(.stop(.consoleLost("\($0)"))) })
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }

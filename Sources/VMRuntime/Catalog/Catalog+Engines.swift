@@ -18,7 +18,8 @@ extension Catalog {
         do throws(SystemError) {
             return try SoftEngine(parts)
         } catch {
-            throw MachineError(.host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")
+            throw MachineError(
+                .host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")
         }
     }
 }
