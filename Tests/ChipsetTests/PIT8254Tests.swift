@@ -247,6 +247,9 @@ import Testing
         clock.advance(by: 34_000_000)
         #expect((9...10).contains(bus.vectors.count))
         setMask(true)
+        bus.clear()
+        clock.advance(by: 34_000_000)
+        #expect(bus.vectors.isEmpty)
         #expect(clock.armedTimers == 0)
     }
 

@@ -55,7 +55,7 @@ public final class IOAPIC: MMIODevice {
         chip.withLock { !$0.entries.indices.contains(pin) || $0.entries[pin] & IOAPICEntry.masked != 0 }
     }
 
-    /// Who is told, without locks, that mask bits may have been cleared.
+    /// Who is told, without locks, that a mask bit was cleared.
     func observeUnmasking(_ body: (@Sendable () -> Void)?) { unmaskObserver.withLock { $0 = body } }
 
     /// Sends what a raised pin asks for. An edge at a masked pin is lost (data sheet, 3.2.4, bit 16).
@@ -113,8 +113,8 @@ public final class IOAPIC: MMIODevice {
         switch offset {
         case IOAPICRegister.ioregsel: chip.withLock { $0.ioregsel = UInt8(truncatingIfNeeded: value) }
         case IOAPICRegister.iowin where width.bytes >= 4:
-            chip.withLock { write(&$0, $0.ioregsel, UInt32(truncatingIfNeeded: value)) }
-            unmaskObserver.withLock { $0 }?()
+            let isUnmasked = chip.withLock { write(&$0, $0.ioregsel, UInt32(truncatingIfNeeded: value)) }
+            if isUnmasked { unmaskObserver.withLock { $0 }?() }
         case IOAPICRegister.eoi where width.bytes >= 4: endOfInterrupt(vector: UInt8(truncatingIfNeeded: value))
         default: break
         }
@@ -138,14 +138,17 @@ public final class IOAPIC: MMIODevice {
         }
     }
 
-    private func write(_ chip: inout Chip, _ index: UInt8, _ value: UInt32) {
+    /// True if a pin was unmasked.
+    private func write(_ chip: inout Chip, _ index: UInt8, _ value: UInt32) -> Bool {
         if index == IOAPICRegister.id { chip.id = value & 0x0F00_0000 }
-        guard let (pin, shift) = half(index) else { return }
+        guard let (pin, shift) = half(index) else { return false }
         let part = IOAPICEntry.writable & 0xFFFF_FFFF << shift
         var entry = chip.entries[pin] & ~part | UInt64(value) << shift & part
         // Software clears a stuck remote IRR by making the pin edge-triggered for a moment.
         if entry & IOAPICEntry.level == 0 { entry &= ~IOAPICEntry.remoteIRR }
+        let isUnmasked = chip.entries[pin] & ~entry & IOAPICEntry.masked != 0
         chip.entries[pin] = entry
         service(&chip, pin, isEdge: false)
+        return isUnmasked
     }
 }
