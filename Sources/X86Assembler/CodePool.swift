@@ -67,6 +67,11 @@ public final class CodePool {
         self.executable = executable
     }
 
+    /// The pool's first byte as its owner writes it. Unsafe: valid as long as the pool.
+    public var writableBase: UnsafeMutablePointer<UInt8> { writable.assumingMemoryBound(to: UInt8.self) }
+    /// How far from where a byte is written it runs, in bytes.
+    public var executionDelta: Int { executable - writable }
+
     deinit {
         munmap(writable, segmentSize * segmentCount)
         munmap(executable, segmentSize * segmentCount)

@@ -146,6 +146,8 @@ struct Stubs {
         for guest: UInt8 in 0..<16 where GuestRegisters.host(guest) != R.none {
             code.load(GuestRegisters.host(guest), GuestRegisters.slot(guest))
         }
+        // A TLB miss is resumed with the address where its check expects it.
+        code.load(R.R11, CPUField.at(DAVIT_OFFSET_EXIT_VALUE))
         code.jump(CPUField.at(DAVIT_OFFSET_CODE))
     }
 

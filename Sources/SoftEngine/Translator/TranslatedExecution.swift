@@ -1,0 +1,215 @@
+import CDavit
+import GuestMemory
+import HostLinux
+import X86Assembler
+
+/// Runs one vCPU through translated code: finds or makes the unit at RIP, enters it, and sees to why it was left.
+///
+/// Only the vCPU's own thread calls it.
+final class TranslatedExecution {
+    let interpreter: Interpreter
+    let cpu: UnsafeMutablePointer<davit_cpu>
+    let decoder: Decoder
+    private let pool: CodePool
+    private let stubs: Stubs
+    private let isShared: Bool
+    /// From the writable view of code memory to the executable one, in bytes.
+    private let delta: Int
+    /// What is plain data but not constant; owned by this object.
+    private let state: UnsafeMutablePointer<State>
+
+    private struct State {
+        var index: TranslationIndex
+        var statistics = TranslationStatistics()
+        /// Where the next unit's code goes.
+        var free: UnsafeMutablePointer<UInt8>
+        let firstFree: UnsafeMutablePointer<UInt8>
+        let end: UnsafeMutablePointer<UInt8>
+    }
+
+    /// What is to be done when translated code was left.
+    enum Outcome {
+        /// Look at requests, then go on at RIP.
+        case goOn
+        /// The instruction at RIP is for the interpreter.
+        case interpret
+    }
+
+    /// Bytes of code memory for each vCPU.
+    static let poolSize = 64 << 20
+
+    /// `isShared`: there is more than one vCPU.
+    init(interpreter: Interpreter, decoder: Decoder, isShared: Bool) throws(SystemError) {
+        self.interpreter = interpreter
+        self.cpu = interpreter.cpu
+        self.decoder = decoder
+        self.isShared = isShared
+        pool = try CodePool(segmentSize: Self.poolSize, segmentCount: 1)
+        let writable = pool.writableBase
+        delta = pool.executionDelta
+        var code = CodeEmitter(cursor: writable)
+        stubs = Stubs(&code)
+        state = .allocate(capacity: 1)
+        state.initialize(
+            to: State(
+                index: try TranslationIndex(pageCount: Int(interpreter.memory.span / GuestMemory.pageSize)), free: code.cursor,
+                firstFree: code.cursor, end: writable + Self.poolSize))
+        let start = UInt(bitPattern: writable + delta)
+        guard davit_catch_faults(start, start + UInt(Self.poolSize), UInt(bitPattern: stubs.fault + delta)) == 0 else {
+            throw SystemError("sigaction", code: 0)
+        }
+        prepare()
+    }
+
+    deinit {
+        davit_release_faults(UInt(bitPattern: pool.writableBase + delta))
+        state.pointee.index.deallocate()
+        state.deallocate()
+    }
+
+    private func prepare() {
+        cpu.pointee.tlb_index_mask = UInt64(DAVIT_TLB_ENTRIES - 1) << 12
+        cpu.pointee.page_mask = ~0xFFF
+        cpu.pointee.jump_index_mask = JumpCache.indexMask
+        cpu.pointee.arithmetic_mask = 0x8D5
+        cpu.pointee.interrupts_off_mask = ~0x200
+        cpu.pointee.host_mxcsr = 0x1F80
+        cpu.pointee.x87_in_image = 1
+        JumpCache.clear(cpu)
+    }
+
+    var statistics: TranslationStatistics { state.pointee.statistics }
+
+    /// Runs translated code from RIP on, until the interpreter or the run loop has to do something.
+    func run() -> Outcome {
+        let mode = TranslationMode(cpu)
+        guard let entry = entry(at: cpu.pointee.rip, mode) else { return .interpret }
+        JumpCache.insert(cpu, rip: cpu.pointee.rip, mode: mode, target: entry, delta: delta)
+        enter(entry)
+        while true {
+            state.pointee.statistics.exits[Int(cpu.pointee.exit_reason)] &+= 1
+            let site = UnsafeMutablePointer<UInt8>(bitPattern: UInt(cpu.pointee.exit_pc)).unsafelyUnwrapped - delta
+            switch davit_leave(cpu.pointee.exit_reason) {
+            case DAVIT_LEAVE_LOOKUP:
+                return .goOn
+            case DAVIT_LEAVE_LINK:
+                guard let entry = link(from: site, mode) else { return .interpret }
+                enter(entry)
+            case DAVIT_LEAVE_INTERPRET, DAVIT_LEAVE_FAULT:
+                moveToBoundary(site)
+                return .interpret
+            default:
+                let kind: AccessKind = davit_leave(cpu.pointee.exit_reason) == DAVIT_LEAVE_READ_MISS ? .read : .write
+                guard interpreter.fillTLB(for: kind, linear: cpu.pointee.exit_value, size: UInt64(cpu.pointee.exit_detail)) else {
+                    // A JMP back to the start of the check stands at the site.
+                    let distance = UnsafeRawPointer(site + 1).loadUnaligned(as: Int32.self)
+                    moveToBoundary(site + 5 + Int(distance))
+                    return .interpret
+                }
+                enter(site)
+            }
+        }
+    }
+
+    private func enter(_ place: UnsafeMutablePointer<UInt8>) {
+        cpu.pointee.code = UInt64(UInt(bitPattern: place + delta))
+        typealias Enter = @convention(c) (UnsafeMutablePointer<davit_cpu>) -> Void
+        // Safe: the stub keeps to the C calling convention.
+        unsafeBitCast(stubs.enter + delta, to: Enter.self)(cpu)
+    }
+
+    /// RIP of the instruction that the host code at `site` belongs to.
+    private func moveToBoundary(_ site: UnsafeMutablePointer<UInt8>) {
+        guard let unit = state.pointee.index.unit(containing: site) else {
+            preconditionFailure("translated code was left from outside of all units")
+        }
+        let boundary = state.pointee.index.boundary(of: unit, containing: site)
+        cpu.pointee.rip =
+            state.pointee.index.units.base[Int(unit)].rip &+ UInt64(state.pointee.index.boundaries.base[Int(boundary)].guest)
+    }
+
+    // MARK: - Finding and making units
+
+    /// Where to enter the code for an address, translated if need be; nil if the interpreter must fetch there.
+    private func entry(at rip: UInt64, _ mode: TranslationMode) -> UnsafeMutablePointer<UInt8>? {
+        guard let unit = unit(at: rip, mode) else { return nil }
+        return state.pointee.index.units.base[Int(unit)].start
+    }
+
+    private func unit(at rip: UInt64, _ mode: TranslationMode) -> Int32? {
+        guard let physical = interpreter.fetchAddress(rip) else { return nil }
+        if let unit = state.pointee.index.find(physical: physical, rip: rip, mode: mode.number) { return unit }
+        return translate(rip, physical: physical, mode)
+    }
+
+    private func translate(_ rip: UInt64, physical: UInt64, _ mode: TranslationMode) -> Int32? {
+        if state.pointee.end - state.pointee.free < Translator.largestUnit
+            || !state.pointee.index.hasRoom(instructions: Translator.longestUnit)
+        {
+            forgetAll()
+        }
+        guard let bytes = interpreter.hostAddress(physical: physical) else { return nil }
+        let available = 4096 - Int(physical & 0xFFF)
+        interpreter.willCacheCode(physical: physical, size: UInt64(available))
+        var translator = Translator(
+            decoder: decoder, stubs: stubs, mode: mode, isShared: isShared, rip: rip, at: state.pointee.free)
+        // Safe: the page is RAM to its end.
+        let byteCount = translator.translate(UnsafePointer(bytes.assumingMemoryBound(to: UInt8.self)), available: available)
+        guard byteCount > 0 else { return nil }
+        state.pointee.free = translator.code.cursor
+        let unit = TranslatedUnit(
+            physical: physical, rip: rip, mode: mode.number, byteCount: UInt32(truncatingIfNeeded: byteCount),
+            start: translator.start, end: translator.code.cursor, firstBoundary: Int32(state.pointee.index.boundaries.count),
+            boundaryCount: Int32(translator.boundaries.count), nextInBucket: -1, nextInPage: -1, firstIncoming: -1, isLive: true)
+        for boundary in translator.boundaries { state.pointee.index.add(boundary) }
+        for link in translator.links {
+            let number = state.pointee.index.add(TranslationLink(place: link.place, stub: link.stub, nextIncoming: -1))
+            UnsafeMutableRawPointer(link.number).storeBytes(of: number, as: Int32.self)
+        }
+        state.pointee.statistics.units &+= 1
+        state.pointee.statistics.guestBytes &+= UInt64(byteCount)
+        state.pointee.statistics.hostBytes &+= UInt64(translator.code.cursor - translator.start)
+        return state.pointee.index.insert(unit)
+    }
+
+    /// Links the jump that was left to its target. The number of the link follows the call.
+    private func link(from site: UnsafeMutablePointer<UInt8>, _ mode: TranslationMode) -> UnsafeMutablePointer<UInt8>? {
+        let number = UnsafeRawPointer(site).loadUnaligned(as: Int32.self)
+        let flushes = state.pointee.statistics.flushes
+        guard let unit = unit(at: cpu.pointee.rip, mode) else { return nil }
+        // Making room for the target may have swept the link away.
+        if flushes == state.pointee.statistics.flushes { state.pointee.index.connect(link: number, to: unit) }
+        return state.pointee.index.units.base[Int(unit)].start
+    }
+
+    // MARK: - Forgetting
+
+    /// Code in `range` (guest physical addresses, inside one page) was overwritten.
+    func invalidate(_ range: Range<UInt64>) {
+        let page = range.lowerBound >> 12
+        let start = range.lowerBound & 0xFFF
+        if state.pointee.index.invalidate(page: page, range: start..<start + (range.upperBound - range.lowerBound)) {
+            state.pointee.statistics.invalidations &+= 1
+            JumpCache.clear(cpu)
+        }
+    }
+
+    private func forgetAll() {
+        state.pointee.index.removeAll()
+        state.pointee.free = state.pointee.firstFree
+        state.pointee.statistics.flushes &+= 1
+        JumpCache.clear(cpu)
+    }
+}
+
+/// Counters of one vCPU's translator.
+struct TranslationStatistics: BitwiseCopyable {
+    var units: UInt64 = 0
+    var guestBytes: UInt64 = 0
+    var hostBytes: UInt64 = 0
+    /// Times that units were forgotten because their code was overwritten, and times that all were, for want of room.
+    var invalidations: UInt64 = 0
+    var flushes: UInt64 = 0
+    /// By `davit_leave`.
+    var exits: InlineArray<6, UInt64> = InlineArray(repeating: 0)
+}
