@@ -20,7 +20,7 @@ private struct Bench {
     static let memorySize: UInt64 = 0x4_0000
 
     let interpreter: Interpreter
-    let decoder = Decoder(features: .all, isAMD: true)
+    let decoder = Decoder(features: .all, behaviour: .amd)
     let translated: TranslatedExecution?
     var memory: GuestMemory { interpreter.memory }
 
@@ -117,7 +117,7 @@ private struct Bench {
         let one = try Bench(isTranslated: false)
         let other = try Bench(isTranslated: true)
         var sampler = OpcodeSampler(codeSize: 8, generator: SeededGenerator(seed: seed))
-        let rows = (1..<OpcodeTable.rows.count).map { OpcodeTable.rows[$0] }.filter(Self.isData)
+        let rows = OpcodeTable.shared.entries.dropFirst().filter(Self.isData)
         var failures = 0
         for round in 0..<20_000 where failures < 5 {
             var program: [UInt8] = []

@@ -64,9 +64,11 @@ final class Interpreter {
         clock: (any VMClock)? = nil, start: MachineStart = MachineStart(),
         gates: VCPUGates? = nil, trace: TraceOptions = [], log: @escaping @Sendable (String) -> Void = { _ in }
     ) {
-        let raw = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<davit_cpu>.stride, alignment: 4096)
-        raw.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_cpu>.stride)
-        cpu = raw.bindMemory(to: davit_cpu.self, capacity: 1)
+        // While translated code runs, the host's RSP points at the state: the page before it takes the few pushes.
+        let byteCount = Self.stackSize + MemoryLayout<davit_cpu>.stride
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 4096)
+        raw.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+        cpu = (raw + Self.stackSize).bindMemory(to: davit_cpu.self, capacity: 1)
         gpr = davit_cpu_gpr(cpu)
         segments = davit_cpu_segment(cpu)
         self.memory = memory
@@ -128,7 +130,7 @@ final class Interpreter {
     }
 
     deinit {
-        cpu.deallocate()
+        (UnsafeMutableRawPointer(cpu) - Self.stackSize).deallocate()
         system.deallocate()
         translations.deallocate()
         pcidGenerations.deallocate()
@@ -137,6 +139,9 @@ final class Interpreter {
         branches.deallocate()
         cache.deallocate()
     }
+
+    /// Bytes before `cpu` that belong to it: see `init`.
+    private static let stackSize = 4096
 
     /// 64-bit mode: CS.L in long mode.
     @inline(always) var is64Bit: Bool { cpu.pointee.code_size == 8 }
