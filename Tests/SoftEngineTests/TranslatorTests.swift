@@ -33,7 +33,8 @@ private struct Bench {
         cpu.pointee.cr4 = CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.OSXSAVE
         cpu.pointee.xcr0 = 7
         interpreter.updateMode()
-        translated = isTranslated ? try TranslatedExecution(interpreter: interpreter, decoder: decoder, isShared: false) : nil
+        translated =
+            isTranslated ? try TranslatedExecution(interpreter: interpreter, decoder: decoder, isShared: false) : nil
     }
 
     func load(_ program: [UInt8], seed: UInt64) throws {
@@ -42,7 +43,9 @@ private struct Bench {
         for i in 0..<Int(Self.memorySize / 8) { words[i] = generator.next() }
         try memory.write(bytes: program, at: GuestPhysicalAddress(Self.codeStart))
         let cpu = interpreter.cpu
-        for i in 0..<16 { interpreter.gpr[i] = generator.next() % 4 == 0 ? generator.next() : generator.next() % 0x3_F000 }
+        for i in 0..<16 {
+            interpreter.gpr[i] = generator.next() % 4 == 0 ? generator.next() : generator.next() % 0x3_F000
+        }
         interpreter.gpr[4] = 0x3_8000 + generator.next() % 64
         cpu.pointee.rflags = generator.next() & RFLAGS.arithmetic | RFLAGS.reserved1
         cpu.pointee.rip = Self.codeStart
@@ -55,7 +58,9 @@ private struct Bench {
         let cpu = interpreter.cpu
         let bytes = memory.base + Int(cpu.pointee.rip)
         var instruction = Instruction()
-        guard decoder.decode(bytes.assumingMemoryBound(to: UInt8.self), available: 15, codeSize: 8, into: &instruction) == .decoded
+        guard
+            decoder.decode(bytes.assumingMemoryBound(to: UInt8.self), available: 15, codeSize: 8, into: &instruction)
+                == .decoded
         else { return false }
         if instruction.operation == .hlt { return false }
         cpu.pointee.next_rip = cpu.pointee.rip &+ UInt64(instruction.length)
@@ -92,11 +97,15 @@ private struct Bench {
             difference.append("rip \(String(a.cpu.pointee.rip, radix: 16)) \(String(b.cpu.pointee.rip, radix: 16))")
         }
         if a.cpu.pointee.rflags != b.cpu.pointee.rflags {
-            difference.append("rflags \(String(a.cpu.pointee.rflags, radix: 16)) \(String(b.cpu.pointee.rflags, radix: 16))")
+            difference.append(
+                "rflags \(String(a.cpu.pointee.rflags, radix: 16)) \(String(b.cpu.pointee.rflags, radix: 16))")
         }
-        let words = (a.memory.base.assumingMemoryBound(to: UInt64.self), b.memory.base.assumingMemoryBound(to: UInt64.self))
+        let words = (
+            a.memory.base.assumingMemoryBound(to: UInt64.self), b.memory.base.assumingMemoryBound(to: UInt64.self)
+        )
         for i in 0..<Int(Bench.memorySize / 8) where words.0[i] != words.1[i] {
-            difference.append("at \(String(i * 8, radix: 16)) \(String(words.0[i], radix: 16)) \(String(words.1[i], radix: 16))")
+            difference.append(
+                "at \(String(i * 8, radix: 16)) \(String(words.0[i], radix: 16)) \(String(words.1[i], radix: 16))")
         }
         return difference.isEmpty ? nil : difference.joined(separator: ", ")
     }
@@ -123,7 +132,9 @@ private struct Bench {
             var program: [UInt8] = []
             var pieces: [[UInt8]] = []
             for _ in 0..<Int.random(in: 1...12, using: &sampler.generator) {
-                guard let row = rows.randomElement(using: &sampler.generator), let bytes = sampler.sample(row) else { continue }
+                guard let row = rows.randomElement(using: &sampler.generator), let bytes = sampler.sample(row) else {
+                    continue
+                }
                 var instruction = Instruction()
                 guard one.decoder.decode(bytes, available: bytes.count, codeSize: 8, into: &instruction) == .decoded,
                     instruction.operation == row.operation
@@ -131,7 +142,9 @@ private struct Bench {
                 let piece = Array(bytes.prefix(Int(instruction.length)))
                 // Now and then over the next one.
                 if let last = pieces.last, last.count > 2, Int.random(in: 0..<4, using: &sampler.generator) == 0 {
-                    pieces.insert([0x70 | UInt8.random(in: 0..<16, using: &sampler.generator), UInt8(last.count)], at: pieces.count - 1)
+                    pieces.insert(
+                        [0x70 | UInt8.random(in: 0..<16, using: &sampler.generator), UInt8(last.count)],
+                        at: pieces.count - 1)
                 }
                 pieces.append(piece)
             }
@@ -147,10 +160,14 @@ private struct Bench {
     /// Works on registers and memory alone, and is not the host's part.
     private static func isData(_ row: OpcodeEntry) -> Bool {
         switch row.operation {
-        case .add, .or, .adc, .sbb, .and, .sub, .xor, .cmp, .test, .inc, .dec, .neg, .not, .mul, .imul, .imul2, .div, .idiv, .rol,
-            .ror, .rcl, .rcr, .shl, .shr, .sar, .shld, .shrd, .bt, .bts, .btr, .btc, .bsf, .bsr, .popcnt, .lzcnt, .tzcnt, .bswap,
-            .adcx, .adox, .andn, .bextr, .blsr, .blsmsk, .blsi, .bzhi, .mulx, .pdep, .pext, .rorx, .sarx, .shlx, .shrx, .crc32,
-            .mov, .movzx, .movsx, .movsxd, .movbe, .movnti, .lea, .xchg, .xadd, .cmpxchg, .cmpxchg8b, .cmpxchg16b, .cbw, .cwd,
+        case .add, .or, .adc, .sbb, .and, .sub, .xor, .cmp, .test, .inc, .dec, .neg, .not, .mul, .imul, .imul2, .div,
+            .idiv, .rol,
+            .ror, .rcl, .rcr, .shl, .shr, .sar, .shld, .shrd, .bt, .bts, .btr, .btc, .bsf, .bsr, .popcnt, .lzcnt,
+            .tzcnt, .bswap,
+            .adcx, .adox, .andn, .bextr, .blsr, .blsmsk, .blsi, .bzhi, .mulx, .pdep, .pext, .rorx, .sarx, .shlx, .shrx,
+            .crc32,
+            .mov, .movzx, .movsx, .movsxd, .movbe, .movnti, .lea, .xchg, .xadd, .cmpxchg, .cmpxchg8b, .cmpxchg16b, .cbw,
+            .cwd,
             .cmov, .setcc, .push, .pop, .leave, .lahf, .sahf, .clc, .stc, .cmc, .nop:
             true
         default: false

@@ -5,7 +5,9 @@ extension Interpreter {
     /// Enters a page into the first-level TLB so that the access hits. False: it does not, as it crosses a page, faults, or goes to
     /// a device or to a page with cached code; the interpreter carries it out.
     func fillTLB(for kind: AccessKind, linear: UInt64, size: UInt64) -> Bool {
-        guard linear & 0xFFF &+ size <= 4096, UInt64(bitPattern: Int64(bitPattern: linear << 16) >> 16) == linear else { return false }
+        guard linear & 0xFFF &+ size <= 4096, UInt64(bitPattern: Int64(bitPattern: linear << 16) >> 16) == linear else {
+            return false
+        }
         let mode = cpu.pointee.tlb_mode
         let cr2 = cpu.pointee.cr2
         guard let translation = try? translate(linear, mode: mode, kind: kind) else {

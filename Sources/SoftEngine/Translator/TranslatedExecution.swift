@@ -52,7 +52,8 @@ final class TranslatedExecution {
         state = .allocate(capacity: 1)
         state.initialize(
             to: State(
-                index: try TranslationIndex(pageCount: Int(interpreter.memory.span / GuestMemory.pageSize)), free: code.cursor,
+                index: try TranslationIndex(pageCount: Int(interpreter.memory.span / GuestMemory.pageSize)),
+                free: code.cursor,
                 firstFree: code.cursor, end: writable + Self.poolSize))
         let start = UInt(bitPattern: writable + delta)
         guard davit_catch_faults(start, start + UInt(Self.poolSize), UInt(bitPattern: stubs.fault + delta)) == 0 else {
@@ -95,12 +96,19 @@ final class TranslatedExecution {
             case DAVIT_LEAVE_LINK:
                 guard let entry = link(from: site, mode) else { return .interpret }
                 enter(entry)
-            case DAVIT_LEAVE_INTERPRET, DAVIT_LEAVE_FAULT:
+            case DAVIT_LEAVE_INTERPRET:
+                // The site is behind the call, which may be the unit's last instruction.
+                moveToBoundary(site - 1)
+                return .interpret
+            case DAVIT_LEAVE_FAULT:
                 moveToBoundary(site)
                 return .interpret
             default:
                 let kind: AccessKind = davit_leave(cpu.pointee.exit_reason) == DAVIT_LEAVE_READ_MISS ? .read : .write
-                guard interpreter.fillTLB(for: kind, linear: cpu.pointee.exit_value, size: UInt64(cpu.pointee.exit_detail)) else {
+                guard
+                    interpreter.fillTLB(
+                        for: kind, linear: cpu.pointee.exit_value, size: UInt64(cpu.pointee.exit_detail))
+                else {
                     // A JMP back to the start of the check stands at the site.
                     let distance = UnsafeRawPointer(site + 1).loadUnaligned(as: Int32.self)
                     moveToBoundary(site + 5 + Int(distance))
@@ -125,7 +133,8 @@ final class TranslatedExecution {
         }
         let boundary = state.pointee.index.boundary(of: unit, containing: site)
         cpu.pointee.rip =
-            state.pointee.index.units.base[Int(unit)].rip &+ UInt64(state.pointee.index.boundaries.base[Int(boundary)].guest)
+            state.pointee.index.units.base[Int(unit)].rip
+            &+ UInt64(state.pointee.index.boundaries.base[Int(boundary)].guest)
     }
 
     // MARK: - Finding and making units
@@ -154,13 +163,16 @@ final class TranslatedExecution {
         var translator = Translator(
             decoder: decoder, stubs: stubs, mode: mode, isShared: isShared, rip: rip, at: state.pointee.free)
         // Safe: the page is RAM to its end.
-        let byteCount = translator.translate(UnsafePointer(bytes.assumingMemoryBound(to: UInt8.self)), available: available)
+        let byteCount = translator.translate(
+            UnsafePointer(bytes.assumingMemoryBound(to: UInt8.self)), available: available)
         guard byteCount > 0 else { return nil }
         state.pointee.free = translator.code.cursor
         let unit = TranslatedUnit(
             physical: physical, rip: rip, mode: mode.number, byteCount: UInt32(truncatingIfNeeded: byteCount),
-            start: translator.start, end: translator.code.cursor, firstBoundary: Int32(state.pointee.index.boundaries.count),
-            boundaryCount: Int32(translator.boundaries.count), nextInBucket: -1, nextInPage: -1, firstIncoming: -1, isLive: true)
+            start: translator.start, end: translator.code.cursor,
+            firstBoundary: Int32(state.pointee.index.boundaries.count),
+            boundaryCount: Int32(translator.boundaries.count), nextInBucket: -1, nextInPage: -1, firstIncoming: -1,
+            isLive: true)
         for boundary in translator.boundaries { state.pointee.index.add(boundary) }
         for link in translator.links {
             let number = state.pointee.index.add(TranslationLink(place: link.place, stub: link.stub, nextIncoming: -1))

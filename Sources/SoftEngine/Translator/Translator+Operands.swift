@@ -108,7 +108,9 @@ extension Translator {
         fetch(vvvv)
         let form = CodeEmitter.Form(
             prefix: prefix, map: instruction.map, opcode: instruction.opcode,
-            w: instruction.prefixes.contains(.vex) ? instruction.prefixes.contains(.w) : size == 8,
+            w: instruction.prefixes.contains(.vex)
+                ? instruction.prefixes.contains(.w)
+                : size == 8 && instruction.operation != .cmpxchg8b || instruction.operation == .cmpxchg16b,
             rex: size == 1 || rmSize == 1,
             lock: instruction.prefixes.contains(.lock) && isShared, vex: instruction.prefixes.contains(.vex),
             vvvv: usesVVVV ? vvvv.register : 0)
