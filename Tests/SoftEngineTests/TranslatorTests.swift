@@ -42,6 +42,7 @@ private struct Bench {
         let words = memory.base.assumingMemoryBound(to: UInt64.self)
         for i in 0..<Int(Self.memorySize / 8) { words[i] = generator.next() }
         try memory.write(bytes: program, at: GuestPhysicalAddress(Self.codeStart))
+        interpreter.code.didWrite(range: 0..<Self.memorySize)
         let cpu = interpreter.cpu
         for i in 0..<16 {
             interpreter.gpr[i] = generator.next() % 4 == 0 ? generator.next() : generator.next() % 0x3_F000
@@ -85,7 +86,6 @@ private struct Bench {
     private func compare(_ program: [UInt8], seed: UInt64, _ one: Bench, _ other: Bench) throws -> String? {
         try one.load(program, seed: seed)
         try other.load(program, seed: seed)
-        other.translated?.invalidate(Bench.codeStart..<Bench.codeStart + 0x1000)
         let faults = (one.run(), other.run())
         if faults.0 != faults.1 { return "faults \(String(describing: faults.0)) and \(String(describing: faults.1))" }
         let (a, b) = (one.interpreter, other.interpreter)

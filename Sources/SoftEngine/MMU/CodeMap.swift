@@ -22,6 +22,8 @@ struct CodeMap: @unchecked Sendable {
     let pages: UnsafeMutablePointer<Page>
     /// Physical pages covered; RAM ends below.
     let count: Int
+    /// What was hit, for those who keep more than a generation can tell them of.
+    let invalidations = CodeInvalidations()
 
     /// Null if the host has no address space left.
     init?(span: UInt64) {
@@ -64,8 +66,10 @@ struct CodeMap: @unchecked Sendable {
         // The write must be visible before the bits are read: the fence of an atomic addition of nothing.
         guard davit_atomic_or64(page, 0) != 0 else { return false }
         let hit = Self.chunks(at: address, size: size)
-        guard davit_atomic_and64(page, ~hit) & hit != 0 else { return false }
+        let lost = davit_atomic_and64(page, ~hit) & hit
+        guard lost != 0 else { return false }
         _ = davit_atomic_add64(generation(of: page), 1)
+        invalidations.append(CodeInvalidations.Entry(page: address >> 12, chunks: lost))
         return true
     }
 

@@ -24,6 +24,8 @@ final class TranslatedExecution {
         /// Where the next unit's code goes.
         var free: UnsafeMutablePointer<UInt8>
         let firstFree: UnsafeMutablePointer<UInt8>
+        /// Of `CodeInvalidations`, how many are dealt with.
+        var seenInvalidations: UInt64 = 0
         let end: UnsafeMutablePointer<UInt8>
     }
 
@@ -83,6 +85,7 @@ final class TranslatedExecution {
 
     /// Runs translated code from RIP on, until the interpreter or the run loop has to do something.
     func run() -> Outcome {
+        forgetOverwritten()
         let mode = TranslationMode(cpu)
         guard let entry = entry(at: cpu.pointee.rip, mode) else { return .interpret }
         JumpCache.insert(cpu, rip: cpu.pointee.rip, mode: mode, target: entry, delta: delta)
@@ -159,9 +162,10 @@ final class TranslatedExecution {
         }
         guard let bytes = interpreter.hostAddress(physical: physical) else { return nil }
         let available = 4096 - Int(physical & 0xFFF)
-        interpreter.willCacheCode(physical: physical, size: UInt64(available))
         var translator = Translator(
-            decoder: decoder, stubs: stubs, mode: mode, isShared: isShared, rip: rip, at: state.pointee.free)
+            interpreter: interpreter, decoder: decoder, stubs: stubs, mode: mode, isShared: isShared,
+            physical: physical,
+            rip: rip, at: state.pointee.free)
         // Safe: the page is RAM to its end.
         let byteCount = translator.translate(
             UnsafePointer(bytes.assumingMemoryBound(to: UInt8.self)), available: available)
@@ -196,13 +200,21 @@ final class TranslatedExecution {
 
     // MARK: - Forgetting
 
-    /// Code in `range` (guest physical addresses, inside one page) was overwritten.
-    func invalidate(_ range: Range<UInt64>) {
-        let page = range.lowerBound >> 12
-        let start = range.lowerBound & 0xFFF
-        if state.pointee.index.invalidate(page: page, range: start..<start + (range.upperBound - range.lowerBound)) {
-            state.pointee.statistics.invalidations &+= 1
-            JumpCache.clear(cpu)
+    /// Forgets the units whose code was overwritten since the last call. To be called before translated code is entered or found.
+    private func forgetOverwritten() {
+        let invalidations = interpreter.code.invalidations
+        guard invalidations.count != state.pointee.seenInvalidations else { return }
+        state.pointee.statistics.invalidations &+= 1
+        let seen = invalidations.forEach(after: state.pointee.seenInvalidations) { entry in
+            state.pointee.index.invalidate(page: entry.page, chunks: entry.chunks) { unit in
+                JumpCache.remove(cpu, rip: unit.rip, mode: unit.mode)
+            }
+        }
+        if let seen {
+            state.pointee.seenInvalidations = seen
+        } else {
+            state.pointee.seenInvalidations = invalidations.count
+            forgetAll()
         }
     }
 

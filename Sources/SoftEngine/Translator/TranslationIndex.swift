@@ -80,19 +80,17 @@ struct TranslationIndex {
         target.pointee.firstIncoming = Int32(truncatingIfNeeded: link - links.base)
     }
 
-    /// Forgets the units of guest page `page` (guest physical address >> 12) that overlap `range` (offsets in the page).
-    /// Returns whether there was any.
-    mutating func invalidate(page: UInt64, range: Range<UInt64>) -> Bool {
+    /// Forgets the units of guest page `page` (guest physical address >> 12) that overlap any of the 64-byte `chunks`, after telling
+    /// `body` of each.
+    mutating func invalidate(page: UInt64, chunks: UInt64, _ body: (TranslatedUnit) -> Void) {
         let head = pages.base + Int(page)
         var previous: Int32 = -1
         var i = head.pointee - 1
-        var found = false
         while i >= 0 {
             let unit = units.base + Int(i)
             let next = unit.pointee.nextInPage
-            let start = unit.pointee.physical & 0xFFF
-            if start < range.upperBound && start + UInt64(unit.pointee.byteCount) > range.lowerBound {
-                found = true
+            if CodeMap.chunks(at: unit.pointee.physical, size: UInt64(unit.pointee.byteCount)) & chunks != 0 {
+                body(unit.pointee)
                 if previous < 0 { head.pointee = next + 1 } else { units.base[Int(previous)].nextInPage = next }
                 unlink(i)
             } else {
@@ -100,10 +98,7 @@ struct TranslationIndex {
             }
             i = next
         }
-        return found
     }
-
-    func hasUnits(inPage page: UInt64) -> Bool { pages.base[Int(page)] != 0 }
 
     private func unlink(_ i: Int32) {
         let unit = units.base + Int(i)

@@ -151,6 +151,12 @@ enum JumpCache {
         davit_cpu_jump_key(cpu).update(from: emptyKeys, count: Int(DAVIT_JUMP_ENTRIES))
     }
 
+    /// Empties the entry of one unit's start.
+    static func remove(_ cpu: UnsafeMutablePointer<davit_cpu>, rip: UInt64, mode: Int32) {
+        let i = index(rip)
+        if davit_cpu_jump_key(cpu)[i] == 0 &- rip &- UInt64(mode) { davit_cpu_jump_key(cpu)[i] = emptyKeys[i] }
+    }
+
     /// Unsafe: written once, before it is first read; lives as long as the program.
     private nonisolated(unsafe) static let emptyKeys: UnsafePointer<UInt64> = {
         let keys = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(DAVIT_JUMP_ENTRIES))

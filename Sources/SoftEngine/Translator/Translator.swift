@@ -6,6 +6,7 @@ import CDavit
 /// the last access that can fault. So a unit may be entered, left, or given up for the interpreter at any boundary.
 /// No emitted check writes flags: guest arithmetic flags simply stay in EFLAGS.
 struct Translator {
+    let interpreter: Interpreter
     let decoder: Decoder
     let stubs: Stubs
     let mode: TranslationMode
@@ -13,7 +14,8 @@ struct Translator {
     let isShared: Bool
 
     var code: CodeEmitter
-    /// Linear address of the unit's first instruction.
+    /// Guest physical and linear address of the unit's first instruction.
+    let physical: UInt64
     let startRIP: UInt64
     let start: UnsafeMutablePointer<UInt8>
     /// Of the instruction being translated, and of the one after it.
@@ -61,9 +63,12 @@ struct Translator {
     }
 
     init(
-        decoder: Decoder, stubs: Stubs, mode: TranslationMode, isShared: Bool, rip: UInt64,
-        at place: UnsafeMutablePointer<UInt8>
+        interpreter: Interpreter, decoder: Decoder, stubs: Stubs, mode: TranslationMode, isShared: Bool,
+        physical: UInt64,
+        rip: UInt64, at place: UnsafeMutablePointer<UInt8>
     ) {
+        self.interpreter = interpreter
+        self.physical = physical
         self.decoder = decoder
         self.stubs = stubs
         self.mode = mode
@@ -80,7 +85,14 @@ struct Translator {
     mutating func translate(_ bytes: UnsafePointer<UInt8>, available: Int) -> Int {
         var instruction = Instruction()
         var offset = 0
+        // Bytes from the start that are marked as cached code: none is read before.
+        var marked = 0
         while !isOver && boundaries.count < Self.longestUnit {
+            if offset + Instruction.maximumLength > marked && marked < available {
+                interpreter.willCacheCode(
+                    physical: physical + UInt64(marked), size: UInt64(min(64, available - marked)))
+                marked = min(marked + 64, available)
+            }
             let outcome = decoder.decode(bytes + offset, available: available - offset, codeSize: 8, into: &instruction)
             guard outcome == .decoded else { break }
             rip = startRIP &+ UInt64(offset)
