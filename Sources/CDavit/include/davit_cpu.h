@@ -101,6 +101,7 @@ typedef struct davit_cpu {
     uint32_t exit_detail;   // by reason
     uint32_t x87_in_image;  // 1: x87 state is in `xsave`; 0: in the host's registers
     uint32_t host_mxcsr;
+    uint32_t interrupt_waits; // an interrupt was found that RFLAGS.IF held off
     uint64_t scratch[4];
 
     // Swift does not import over-aligned structs: the owner aligns the whole to a page, the padding aligns this to 64 bytes.
@@ -141,6 +142,10 @@ enum davit_offset {
     DAVIT_OFFSET_EXIT_REQUEST = __builtin_offsetof(davit_cpu, exit_request),
     DAVIT_OFFSET_SEGMENT = __builtin_offsetof(davit_cpu, segment),
     DAVIT_OFFSET_KERNEL_GS_BASE = __builtin_offsetof(davit_cpu, kernel_gs_base),
+    DAVIT_OFFSET_INTERRUPT_WAITS = __builtin_offsetof(davit_cpu, interrupt_waits),
+    DAVIT_OFFSET_TLB_MODE = __builtin_offsetof(davit_cpu, tlb_mode),
+    DAVIT_OFFSET_TLB_CURRENT = __builtin_offsetof(davit_cpu, tlb_current),
+    DAVIT_OFFSET_TSC_AUX = __builtin_offsetof(davit_cpu, tsc_aux),
     DAVIT_OFFSET_TSC_OFFSET = __builtin_offsetof(davit_cpu, tsc_offset),
     DAVIT_OFFSET_INSTRUCTIONS = __builtin_offsetof(davit_cpu, instructions),
     DAVIT_OFFSET_TLB_INDEX_MASK = __builtin_offsetof(davit_cpu, tlb_index_mask),

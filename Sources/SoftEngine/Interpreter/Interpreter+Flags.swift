@@ -21,7 +21,7 @@ extension Interpreter {
         }
         if changed & value & RFLAGS.IF != 0 {
             // Interrupts that waited for IF are looked at when the current block, which this instruction ends, is done.
-            if system.pointee.interruptWaits { davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue) }
+            if cpu.pointee.interrupt_waits != 0 { davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue) }
             system.pointee.blockEnd = 0
         }
     }

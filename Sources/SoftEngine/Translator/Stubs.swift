@@ -157,6 +157,11 @@ struct Stubs {
         func field(_ offset: davit_offset, _ plus: Int = 0) -> HostOperand { CPUField.at(offset, plus: plus + 8) }
         code.store(R.RAX, field(DAVIT_OFFSET_SCRATCH))
         code.store(R.RDX, field(DAVIT_OFFSET_SCRATCH, 8))
+        // The image's header is nobody's: for XRSTOR it says that x87 is there, in the standard format. MOV m64, imm32 twice.
+        for (offset, value): (Int, Int32) in [(512, 1), (520, 0)] {
+            code.emit(.init(opcode: 0xC7, w: true), reg: 0, field(DAVIT_OFFSET_XSAVE, offset))
+            code.int32(value)
+        }
         code.loadImmediate(R.RAX, 1)
         code.loadImmediate(R.RDX, 0)
         code.emit(.init(map: 1, opcode: 0xAE, w: true), reg: 5, field(DAVIT_OFFSET_XSAVE))

@@ -1,6 +1,7 @@
 import CDavit
 import GuestMemory
 import HostLinux
+import X86
 import X86Assembler
 
 /// Runs one vCPU through translated code: finds or makes the unit at RIP, enters it, and sees to why it was left.
@@ -95,9 +96,13 @@ final class TranslatedExecution {
             let site = UnsafeMutablePointer<UInt8>(bitPattern: UInt(cpu.pointee.exit_pc)).unsafelyUnwrapped - delta
             switch davit_leave(cpu.pointee.exit_reason) {
             case DAVIT_LEAVE_LOOKUP:
+                if cpu.pointee.interrupt_waits != 0 && cpu.pointee.rflags & RFLAGS.IF != 0 {
+                    davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue)
+                }
                 return .goOn
             case DAVIT_LEAVE_LINK:
-                guard let entry = link(from: site, mode) else { return .interpret }
+                // STAC and CLAC change the mode on the way.
+                guard let entry = link(from: site, TranslationMode(cpu)) else { return .interpret }
                 enter(entry)
             case DAVIT_LEAVE_INTERPRET:
                 // The site is behind the call, which may be the unit's last instruction.

@@ -6,6 +6,11 @@ extension Translator {
     /// Emits what decides whether a pending request makes the vCPU look up, and leaves for `target` if so. RCX only.
     private mutating func requestCheck(leavingFor target: UInt64) {
         code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_EXIT_REQUEST))
+        leaveIfNotZero(for: target)
+    }
+
+    /// Emits what leaves for the run loop with RIP = `target` if RCX is not zero.
+    mutating func leaveIfNotZero(for target: UInt64) {
         code.jrcxz(over: 5)
         code.jump(to: code.cursor)
         detours.append(Detour(kind: .lookup, place: code.cursor - 4, start: start, target: target))
@@ -127,7 +132,7 @@ extension Translator {
     }
 
     /// A jump to a fixed address in another page: what is mapped there may change, so it goes through the jump cache too.
-    mutating func crossPageJump(to target: UInt64) {
+    mutating func crossPageJump(to target: UInt64, mode: TranslationMode) {
         let index = JumpCache.index(target) * 8
         code.loadImmediate(R.R11, target)
         code.load(R.RCX, CPUField.at(DAVIT_OFFSET_JUMP_KEY, plus: index))

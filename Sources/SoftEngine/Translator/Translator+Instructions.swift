@@ -63,6 +63,14 @@ extension Translator {
         case .mulx: return regular(instruction, [.writesReg, .writesVVVV])
         case .blsr, .blsmsk, .blsi: return regular(instruction, .writesVVVV)
         case .vector, .x87, .vzero, .emms: return hostInstruction(instruction)
+        case .cli: return clearInterruptFlag()
+        case .sti: return setInterruptFlag()
+        case .pushf: return pushFlags(instruction)
+        case .swapgs: return swapGS()
+        case .stac: return setAccessFlag(true)
+        case .clac: return setAccessFlag(false)
+        case .rdtsc: return readTimeStamp(withID: false)
+        case .rdtscp: return readTimeStamp(withID: true)
         default: return false
         }
     }

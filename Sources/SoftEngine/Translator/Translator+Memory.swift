@@ -115,7 +115,7 @@ extension Translator {
                 code.loadImmediate(R.R11, detour.target)
                 code.jump(to: stubs.lookup)
             case .crossPage:
-                crossPageJump(to: detour.target)
+                crossPageJump(to: detour.target, mode: mode)
             case .link:
                 let stub = code.cursor
                 code.loadImmediate(R.R11, detour.target)

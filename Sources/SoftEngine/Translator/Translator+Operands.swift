@@ -155,7 +155,7 @@ extension Translator {
     // MARK: - MMX, SSE, AVX and x87: as they are, memory operand rebased
 
     mutating func hostInstruction(_ instruction: Instruction) -> Bool {
-        guard mode.hasVectors else { return false }
+        guard mode.isPlain else { return false }
         let shape = decoder.shape(of: instruction)
         let isX87 =
             instruction.operation == .x87 || instruction.operation == .emms || shape.reg == .mmx || shape.rm == .mmx

@@ -24,6 +24,10 @@ struct Translator {
     var boundaries: [InstructionBoundary] = []
     var detours: [Detour] = []
     var links: [PendingLink] = []
+    /// The instruction after STI is being translated.
+    var isInShadow = false
+    /// The next instruction is in the same page and works on data alone: it neither leaves the unit nor looks at RFLAGS.IF.
+    var nextIsPlain = false
     /// Where `effectiveAddress` left its result.
     var addressRegister = HostRegister.R11
     /// Nothing falls through to the next instruction: the unit is over.
@@ -100,17 +104,29 @@ struct Translator {
             boundaries.append(
                 InstructionBoundary(
                     host: UInt32(truncatingIfNeeded: code.cursor - start), guest: UInt32(truncatingIfNeeded: offset)))
+            offset += Int(instruction.length)
+            if instruction.operation == .sti { nextIsPlain = isPlain(bytes + offset, available: available - offset) }
+            let endsShadow = isInShadow
             if !emit(instruction) {
                 interpret()
                 if instruction.operation.endsUnit { isOver = true }
             }
-            offset += Int(instruction.length)
+            if endsShadow { shadowEnd() }
         }
         if offset == 0 { return 0 }
         if !isOver { jump(to: startRIP &+ UInt64(offset)) }
         // A boundary of its own for what lies behind, so that the search by host address finds an end.
         emitDetours()
         return offset
+    }
+
+    private func isPlain(_ bytes: UnsafePointer<UInt8>, available: Int) -> Bool {
+        var instruction = Instruction()
+        guard decoder.decode(bytes, available: available, codeSize: 8, into: &instruction) == .decoded else { return false }
+        switch instruction.operation {
+        case .add, .or, .and, .sub, .xor, .cmp, .test, .inc, .dec, .mov, .movzx, .movsx, .movsxd, .lea, .push, .pop, .nop: return true
+        default: return false
+        }
     }
 
     /// Leaves the current instruction to the interpreter.
