@@ -4,8 +4,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <ucontext.h>
 
 #include "davit_cpu.h"
@@ -47,9 +45,10 @@ static void handle(int number, siginfo_t *info, void *context) {
 }
 
 int davit_catch_faults(uintptr_t start, uintptr_t end, uintptr_t resume) {
-    static int installed;
     int result = -1;
     pthread_mutex_lock(&lock);
+    for (int i = 0; i < MOST_RANGES && result < 0; i++)
+        if (ranges[i].start == start) result = 0;
     for (int i = 0; i < MOST_RANGES && result < 0; i++) {
         if (ranges[i].start) continue;
         ranges[i].end = end;
@@ -57,11 +56,12 @@ int davit_catch_faults(uintptr_t start, uintptr_t end, uintptr_t resume) {
         __atomic_store_n(&ranges[i].start, start, __ATOMIC_RELEASE);
         result = 0;
     }
-    if (!installed) {
-        struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-        sigemptyset(&action.sa_mask);
-        for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) sigaction(caught[i], &action, &before[caught[i]]);
-        installed = 1;
+    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK}, now;
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
+        if (sigaction(caught[i], NULL, &now) != 0 || now.sa_sigaction == handle) continue;
+        before[caught[i]] = now;
+        sigaction(caught[i], &action, NULL);
     }
     pthread_mutex_unlock(&lock);
     return result;
@@ -74,17 +74,4 @@ void davit_release_faults(uintptr_t start) {
     for (int i = 0; i < MOST_RANGES; i++)
         if (ranges[i].start == start) __atomic_store_n(&ranges[i].start, 0, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&lock);
-}
-
-int davit_prepare_thread(void) {
-    stack_t stack = {.ss_size = 64 * 1024};
-    stack_t old;
-    sigset_t all;
-    sigfillset(&all);
-    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) sigdelset(&all, caught[i]);
-    pthread_sigmask(SIG_SETMASK, &all, NULL);
-    if (sigaltstack(NULL, &old) == 0 && !(old.ss_flags & SS_DISABLE)) return 0;
-    stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (stack.ss_sp == MAP_FAILED) return -1;
-    return sigaltstack(&stack, NULL);
 }

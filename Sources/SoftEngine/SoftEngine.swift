@@ -16,8 +16,9 @@ public final class SoftEngine: Engine {
     private let memory: GuestMemory
     private let code: CodeMap
 
-    /// Throws if the host refuses the address space for the engine's tables.
-    public init(_ parts: EngineParts) throws(SystemError) {
+    /// `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. Throws if the host
+    /// refuses the address space for the engine's tables.
+    public init(_ parts: EngineParts, translates: Bool = true) throws(SystemError) {
         guard let code = CodeMap(span: parts.memory.span) else { throw SystemError("mmap") }
         let frequency = TSCFrequency.host
         let model = CPUModel(vcpuCount: parts.vcpuCount, tscFrequency: frequency)
@@ -33,8 +34,13 @@ public final class SoftEngine: Engine {
                 memory: parts.memory, io: parts.io, code: code, cpuid: model, apic: apics[index], clock: parts.clock,
                 start: start, gates: gates, trace: parts.trace, log: parts.log)
             doorbells[index].connect(interpreter.cpu)
+            let translated =
+                translates && TranslatedExecution.isSupported
+                ? try TranslatedExecution(interpreter: interpreter, decoder: interpreter.decoder, isShared: gates != nil) : nil
             vcpus.append(
-                SoftVCPU(index: index, interpreter: interpreter, apic: apics[index], doorbell: doorbells[index]))
+                SoftVCPU(
+                    index: index, interpreter: interpreter, translated: translated, apic: apics[index],
+                    doorbell: doorbells[index]))
         }
         parts.memory.observeWrites { range in code.didWrite(range: range) }
         self.apics = apics

@@ -9,8 +9,10 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
     let interpreter: Interpreter
     let apic: LocalAPIC
     private let doorbell: Doorbell
+    private let translated: TranslatedExecution?
 
-    init(index: Int, interpreter: Interpreter, apic: LocalAPIC, doorbell: Doorbell) {
+    init(index: Int, interpreter: Interpreter, translated: TranslatedExecution?, apic: LocalAPIC, doorbell: Doorbell) {
+        self.translated = translated
         self.index = index
         self.interpreter = interpreter
         self.apic = apic
@@ -19,10 +21,13 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
     }
 
     func run() -> VCPUExit {
-        switch interpreter.run() {
-        case .stopped: .stopped
-        case .tripleFault: .tripleFault(report: interpreter.report())
-        case .haltedForever: .haltedForever(report: interpreter.report())
+        if let translated, !translated.catchFaults() {
+            return .failed(report: "the translator cannot catch faults: too many machines in this process")
+        }
+        switch interpreter.run(translated) {
+        case .stopped: return .stopped
+        case .tripleFault: return .tripleFault(report: interpreter.report())
+        case .haltedForever: return .haltedForever(report: interpreter.report())
         }
     }
 

@@ -45,11 +45,11 @@ extension Interpreter {
                     vector: ExceptionVector.NMI.rawValue, source: .hardware, returnAddress: cpu.pointee.rip))
         }
         guard apic.hasInterrupt else {
-            system.pointee.interruptWaits = false
+            cpu.pointee.interrupt_waits = 0
             return true
         }
         guard cpu.pointee.rflags & RFLAGS.IF != 0 else {
-            system.pointee.interruptWaits = true
+            cpu.pointee.interrupt_waits = 1
             return true
         }
         guard let vector = apic.acknowledge() else { return true }
@@ -58,7 +58,7 @@ extension Interpreter {
         let isAlive = deliverOrRaise(
             InterruptEvent(vector: vector, source: .hardware, returnAddress: cpu.pointee.rip))
         // Others may wait behind it: until the handler sets IF, or at once if a trap gate left it set.
-        system.pointee.interruptWaits = true
+        cpu.pointee.interrupt_waits = 1
         if cpu.pointee.rflags & RFLAGS.IF != 0 { davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue) }
         return isAlive
     }

@@ -20,7 +20,7 @@ extension Interpreter {
     func fetchPointer(_ linear: UInt64) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let tlb = davit_cpu_fetch_tlb(cpu, cpu.pointee.cpl == 3 ? 0 : 1)
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        if davit_tlb_read_tag(tlb)[i] ^ linear <= 4095 {
+        if Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: 1) {
             return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
         }
         return try missedFetch(linear, tlb: tlb)
@@ -79,7 +79,7 @@ extension Interpreter {
     }
 
     /// Code from there is about to be cached: nobody may write to the page unseen any more.
-    private func markCode(_ physical: UInt64, size: UInt64) {
+    func markCode(_ physical: UInt64, size: UInt64) {
         guard code.mark(at: physical, size: size) else { return }
         dropWriteTags(physical: physical & ~0xFFF)
         if let gates, let gate {

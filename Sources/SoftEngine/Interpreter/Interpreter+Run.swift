@@ -10,8 +10,8 @@ extension Interpreter {
         case haltedForever
     }
 
-    /// Runs the guest until something ends it.
-    func run() -> RunExit {
+    /// Runs the guest until something ends it, by translated code where there is a translator and the mode allows it.
+    func run(_ translated: TranslatedExecution? = nil) -> RunExit {
         enterGuest()
         defer { gate?.leave() }
         while true {
@@ -23,17 +23,22 @@ extension Interpreter {
                     continue
                 }
             }
-            guard runBlock() else { return .tripleFault }
+            if let translated, translated.acceptsMode {
+                if translated.run() == .goOn { continue }
+                guard runBlock(atMost: 1) else { return .tripleFault }
+            } else {
+                guard runBlock(atMost: InstructionCache.longestBlock) else { return .tripleFault }
+            }
         }
     }
 
-    /// Runs one block. False after a triple fault.
+    /// Runs one block, or its first instructions. False after a triple fault.
     @inline(__always)
-    private func runBlock() -> Bool {
+    private func runBlock(atMost most: Int) -> Bool {
         do throws(GuestFault) {
             guard let block = try findBlock() else { return step() }
             var i = Int(block.pointee.first)
-            system.pointee.blockEnd = i &+ Int(block.pointee.count)
+            system.pointee.blockEnd = i &+ min(Int(block.pointee.count), most)
             let first = i
             defer { cpu.pointee.instructions &+= UInt64(i &- first) }
             while i < system.pointee.blockEnd {

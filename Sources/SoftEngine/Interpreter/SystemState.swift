@@ -45,9 +45,6 @@ struct SystemState: BitwiseCopyable {
     var kvmSystemTime: UInt64 = 0
     var kvmWallClock: UInt64 = 0
 
-    /// An interrupt was found that could not be delivered yet; see `setFlags`.
-    var interruptWaits = false
-
     /// The instruction after the last one of the block being run; 0 ends the block after the current instruction.
     var blockEnd: Int = 0
     /// A page with cached code for which `slowHostPointerForWrite` gave a pointer: the write is noted when the instruction is done.

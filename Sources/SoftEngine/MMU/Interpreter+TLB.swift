@@ -78,6 +78,7 @@ extension Interpreter {
         for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) { Self.empty(davit_cpu_tlb(cpu, mode)) }
         Self.empty(davit_cpu_fetch_tlb(cpu, 0))
         Self.empty(davit_cpu_fetch_tlb(cpu, 1))
+        JumpCache.clear(cpu)
     }
 
     static func empty(_ tlb: UnsafeMutablePointer<davit_tlb>) {
@@ -121,6 +122,7 @@ extension Interpreter {
         }
         davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 0))[i] = Self.invalidTag(i)
         davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 1))[i] = Self.invalidTag(i)
+        JumpCache.clear(cpu)
     }
 
     private func dropTranslations(of size: UInt64, sharing region: UInt64, shift: UInt64) {

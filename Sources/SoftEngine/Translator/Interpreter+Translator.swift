@@ -22,20 +22,16 @@ extension Interpreter {
     }
 
     /// The guest physical address of an instruction, in RAM; nil if fetching it faults or leads to a device.
-    func fetchAddress(_ rip: UInt64) -> UInt64? {
-        guard UInt64(bitPattern: Int64(bitPattern: rip << 16) >> 16) == rip else { return nil }
-        let mode = cpu.pointee.cpl == 3 ? DAVIT_TLB_USER.rawValue : DAVIT_TLB_KERNEL_AC.rawValue
+    func physicalFetchAddress(_ rip: UInt64) -> UInt64? {
         let cr2 = cpu.pointee.cr2
-        guard let translation = try? translate(rip, mode: mode, kind: .fetch) else {
+        do throws(GuestFault) {
+            guard let host = try fetchPointer(try fetchAddress(rip)) else { return nil }
+            // Safe: `host` lies in RAM, which begins at `ramBase`.
+            return UInt64(UInt(bitPattern: host) &- UInt(bitPattern: ramBase))
+        } catch {
+            // The interpreter will raise the fault.
             cpu.pointee.cr2 = cr2
             return nil
         }
-        let physical = translation & ~PageRights.mask | rip & 0xFFF
-        return hostAddress(physical: physical) == nil || physical & ~0xFFF == system.pointee.apicPage ? nil : physical
-    }
-
-    /// To be called before bytes of RAM (inside one page) are read to cache code made of them: stores to them are seen from now on.
-    func willCacheCode(physical: UInt64, size: UInt64) {
-        if code.mark(at: physical, size: size) { dropWriteTags(physical: physical & ~0xFFF) }
     }
 }

@@ -38,6 +38,9 @@ final class TranslatedExecution {
         case interpret
     }
 
+    /// The host has what emitted code is made of: BMI2 for checks that leave flags alone, AVX for the vector registers.
+    static var isSupported: Bool { InstructionFeatures.host.contains(.bmi2) && InstructionFeatures.host.contains(.avx2) }
+
     /// Bytes of code memory for each vCPU.
     static let poolSize = 64 << 20
 
@@ -58,10 +61,6 @@ final class TranslatedExecution {
                 index: try TranslationIndex(pageCount: Int(interpreter.memory.span / GuestMemory.pageSize)),
                 free: code.cursor,
                 firstFree: code.cursor, end: writable + Self.poolSize))
-        let start = UInt(bitPattern: writable + delta)
-        guard davit_catch_faults(start, start + UInt(Self.poolSize), UInt(bitPattern: stubs.fault + delta)) == 0 else {
-            throw SystemError("sigaction", code: 0)
-        }
         prepare()
     }
 
@@ -69,6 +68,18 @@ final class TranslatedExecution {
         davit_release_faults(UInt(bitPattern: pool.writableBase + delta))
         state.pointee.index.deallocate()
         state.deallocate()
+    }
+
+    /// To be called before `run`, when all other signal handlers of the process stand: false if there is no room for another
+    /// range of code. The calling thread must have a signal stack, since emitted code has none: RSP is the state pointer there.
+    func catchFaults() -> Bool {
+        let start = UInt(bitPattern: pool.writableBase + delta)
+        return davit_catch_faults(start, start + UInt(Self.poolSize), UInt(bitPattern: stubs.fault + delta)) == 0
+    }
+
+    /// Only 64-bit code without alignment checks is translated.
+    var acceptsMode: Bool {
+        cpu.pointee.code_size == 8 && cpu.pointee.cpl % 3 == 0 && cpu.pointee.tlb_current != interpreter.emptyTLB
     }
 
     private func prepare() {
@@ -154,7 +165,7 @@ final class TranslatedExecution {
     }
 
     private func unit(at rip: UInt64, _ mode: TranslationMode) -> Int32? {
-        guard let physical = interpreter.fetchAddress(rip) else { return nil }
+        guard let physical = interpreter.physicalFetchAddress(rip) else { return nil }
         if let unit = state.pointee.index.find(physical: physical, rip: rip, mode: mode.number) { return unit }
         return translate(rip, physical: physical, mode)
     }

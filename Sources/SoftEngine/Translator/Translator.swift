@@ -93,8 +93,8 @@ struct Translator {
         var marked = 0
         while !isOver && boundaries.count < Self.longestUnit {
             if offset + Instruction.maximumLength > marked && marked < available {
-                interpreter.willCacheCode(
-                    physical: physical + UInt64(marked), size: UInt64(min(64, available - marked)))
+                interpreter.markCode(
+                    physical + UInt64(marked), size: UInt64(min(64, available - marked)))
                 marked = min(marked + 64, available)
             }
             let outcome = decoder.decode(bytes + offset, available: available - offset, codeSize: 8, into: &instruction)
