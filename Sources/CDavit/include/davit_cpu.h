@@ -52,7 +52,7 @@ enum davit_tlb_mode {
 
 #define DAVIT_JUMP_ENTRIES 2048
 
-#define DAVIT_CPU_PADDING 48
+#define DAVIT_CPU_PADDING 40
 
 typedef struct davit_cpu {
     uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15

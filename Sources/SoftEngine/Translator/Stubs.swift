@@ -27,8 +27,9 @@ struct Stubs {
         code.store(HostRegister.R11, CPUField.at(DAVIT_OFFSET_RIP))
         Self.reason(&code, DAVIT_LEAVE_LOOKUP, leave)
         link = code.cursor
-        code.store(HostRegister.R11, CPUField.at(DAVIT_OFFSET_RIP))
+        // First the pop: until then RSP is 8 below the state.
         Self.popExitPC(&code)
+        code.store(HostRegister.R11, CPUField.at(DAVIT_OFFSET_RIP))
         Self.reason(&code, DAVIT_LEAVE_LINK, leave)
         interpret = code.cursor
         Self.popExitPC(&code)
