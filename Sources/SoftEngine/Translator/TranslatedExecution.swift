@@ -39,7 +39,9 @@ final class TranslatedExecution {
     }
 
     /// The host has what emitted code is made of: BMI2 for checks that leave flags alone, AVX for the vector registers.
-    static var isSupported: Bool { InstructionFeatures.host.contains(.bmi2) && InstructionFeatures.host.contains(.avx2) }
+    static var isSupported: Bool {
+        InstructionFeatures.host.contains(.bmi2) && InstructionFeatures.host.contains(.avx2)
+    }
 
     /// Bytes of code memory for each vCPU.
     static let poolSize = 64 << 20

@@ -122,9 +122,13 @@ struct Translator {
 
     private func isPlain(_ bytes: UnsafePointer<UInt8>, available: Int) -> Bool {
         var instruction = Instruction()
-        guard decoder.decode(bytes, available: available, codeSize: 8, into: &instruction) == .decoded else { return false }
+        guard decoder.decode(bytes, available: available, codeSize: 8, into: &instruction) == .decoded else {
+            return false
+        }
         switch instruction.operation {
-        case .add, .or, .and, .sub, .xor, .cmp, .test, .inc, .dec, .mov, .movzx, .movsx, .movsxd, .lea, .push, .pop, .nop: return true
+        case .add, .or, .and, .sub, .xor, .cmp, .test, .inc, .dec, .mov, .movzx, .movsx, .movsxd, .lea, .push, .pop,
+            .nop:
+            return true
         default: return false
         }
     }

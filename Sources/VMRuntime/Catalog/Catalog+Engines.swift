@@ -7,16 +7,23 @@ extension Catalog {
     public static let engines = CatalogSection<EngineParts, any Engine>(
         flag: "--engine",
         entries: [
-            CatalogEntry("auto", summary: "the fastest that this host offers", make: makeSoft),
-            CatalogEntry("soft", summary: "runs the guest in software; needs nothing of the host", make: makeSoft),
+            CatalogEntry(
+                "auto", summary: "the fastest that this host offers", options: [translator], make: makeSoft),
+            CatalogEntry(
+                "soft", summary: "runs the guest in software; needs nothing of the host", options: [translator],
+                make: makeSoft),
         ])
+
+    private static let translator = CatalogOption.choice(
+        "translator", "whether 64-bit guest code is translated to host code (on, off)", defaultValue: "off",
+        of: ["on", "off"])
 
     @Sendable
     private static func makeSoft(
-        _: ComponentSettings, parts: EngineParts
+        settings: ComponentSettings, parts: EngineParts
     ) throws(MachineError) -> any Engine {
         do throws(SystemError) {
-            return try SoftEngine(parts)
+            return try SoftEngine(parts, translates: settings.text(translator.name) == "on")
         } catch {
             throw MachineError(
                 .host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")

@@ -82,6 +82,13 @@ public struct CatalogOption: Sendable {
         }
     }
 
+    /// One of a few words.
+    static func choice(_ name: String, _ summary: String, defaultValue: String?, of words: [String]) -> CatalogOption {
+        CatalogOption(name: name, summary: summary, defaultValue: defaultValue) {
+            words.contains($0) ? nil : words.joined(separator: " or ")
+        }
+    }
+
     static func path(_ name: String, _ summary: String) -> CatalogOption {
         CatalogOption(name: name, summary: summary, defaultValue: nil) { $0.isEmpty ? "a path" : nil }
     }
