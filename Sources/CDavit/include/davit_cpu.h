@@ -32,7 +32,7 @@ typedef struct davit_table_register {
 // leaves the flags alone, tests tag and page crossing. The host address is then `va + addend[i]`. An invalid entry has the tag of
 // page i ^ 2, which neither an address of page i nor one that crosses from there to page i + 1 can hit. A page without
 // a write tag may still be readable (read-only, clean, or holding translated code); MMIO has neither tag.
-#define DAVIT_TLB_ENTRIES 256
+#define DAVIT_TLB_ENTRIES 1024
 typedef struct davit_tlb {
     uint64_t read_tag[DAVIT_TLB_ENTRIES];
     uint64_t write_tag[DAVIT_TLB_ENTRIES];

@@ -295,7 +295,7 @@ extension Interpreter {
     private func readableHost(_ linear: UInt64) -> UnsafeMutableRawPointer? {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        guard davit_tlb_read_tag(tlb)[i] ^ linear <= 4095 else { return nil }
+        guard Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: 1) else { return nil }
         // Safe: a matching tag means that the addend leads to a mapped page of guest RAM.
         return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
     }
@@ -304,7 +304,7 @@ extension Interpreter {
     private func writableHost(_ linear: UInt64) -> UnsafeMutableRawPointer? {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        guard davit_tlb_write_tag(tlb)[i] ^ linear <= 4095 else { return nil }
+        guard Self.hits(davit_tlb_write_tag(tlb)[i], linear, size: 1) else { return nil }
         // Safe: as in `readableHost`, and the page may be written.
         return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
     }
