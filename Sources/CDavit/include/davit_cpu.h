@@ -52,7 +52,7 @@ enum davit_tlb_mode {
 
 #define DAVIT_JUMP_ENTRIES 2048
 
-#define DAVIT_CPU_PADDING 40
+#define DAVIT_CPU_PADDING 56
 
 typedef struct davit_cpu {
     uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
@@ -103,6 +103,11 @@ typedef struct davit_cpu {
     uint32_t host_mxcsr;
     uint32_t interrupt_waits; // an interrupt was found that RFLAGS.IF held off
     uint64_t scratch[4];
+
+    // Which 64ths of each first-level TLB (DAVIT_TLB_MODES of data, then two of fetches) and of the jump cache hold anything: a flush
+    // empties those alone.
+    uint64_t tlb_groups[DAVIT_TLB_MODES + 2];
+    uint64_t jump_groups;
 
     // Swift does not import over-aligned structs: the owner aligns the whole to a page, the padding aligns this to 64 bytes.
     uint8_t padding[DAVIT_CPU_PADDING];
@@ -183,6 +188,7 @@ static inline uint32_t davit_cpu_requests(const davit_cpu *_Nonnull cpu) {
 static inline uint64_t *_Nonnull davit_cpu_gpr(davit_cpu *_Nonnull cpu) { return cpu->gpr; }
 static inline uint64_t *_Nonnull davit_cpu_dr(davit_cpu *_Nonnull cpu) { return cpu->dr; }
 static inline davit_segment *_Nonnull davit_cpu_segment(davit_cpu *_Nonnull cpu) { return cpu->segment; }
+static inline uint64_t *_Nonnull davit_cpu_tlb_groups(davit_cpu *_Nonnull cpu) { return cpu->tlb_groups; }
 static inline uint64_t *_Nonnull davit_cpu_jump_key(davit_cpu *_Nonnull cpu) { return cpu->jump_key; }
 static inline uint64_t *_Nonnull davit_cpu_jump_target(davit_cpu *_Nonnull cpu) { return cpu->jump_target; }
 static inline uint8_t *_Nonnull davit_cpu_xsave(davit_cpu *_Nonnull cpu) { return cpu->xsave; }

@@ -23,15 +23,13 @@ extension Interpreter {
         if Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: 1) {
             return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
         }
-        return try missedFetch(linear, tlb: tlb)
+        return try missedFetch(linear)
     }
 
-    private func missedFetch(
-        _ linear: UInt64, tlb: UnsafeMutablePointer<davit_tlb>
-    ) throws(GuestFault) -> UnsafeMutableRawPointer? {
+    private func missedFetch(_ linear: UInt64) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let physical = try fetchTranslation(linear)
         guard let host = hostAddress(physical: physical), physical != system.pointee.apicPage else { return nil }
-        fillFetchTLB(tlb, linear: linear, host: host)
+        fillFetchTLB(user: cpu.pointee.cpl == 3, linear: linear, host: host)
         return host + Int(linear & 0xFFF)
     }
 

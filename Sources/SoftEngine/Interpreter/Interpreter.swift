@@ -117,6 +117,9 @@ final class Interpreter {
         lowRAMEnd = memory.regions[0].size
         highRAMSize = memory.regions.count > 1 ? memory.regions[1].size : 0
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)
+        // All of it is there to be emptied at first.
+        for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 { davit_cpu_tlb_groups(cpu)[number] = UInt64.max }
+        cpu.pointee.jump_groups = UInt64.max
         cpu.pointee.tsc_offset = 0 &- start.tsc
         flushFirstLevel()
         updateMode()

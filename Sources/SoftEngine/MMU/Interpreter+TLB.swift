@@ -50,6 +50,7 @@ extension Interpreter {
         let i = Int(page >> 12 & Self.indexMask)
         let invalid = Self.invalidTag(i)
         let tlb = davit_cpu_tlb(cpu, mode)
+        davit_cpu_tlb_groups(cpu)[Int(mode)] |= Self.groupBit(i)
         let isWritable =
             translation & PageRights.dirty != 0 && permits(translation, mode: mode, kind: .write)
             && code.isPlain(page: physical)
@@ -58,9 +59,13 @@ extension Interpreter {
         davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
     }
 
-    func fillFetchTLB(_ tlb: UnsafeMutablePointer<davit_tlb>, linear: UInt64, host: UnsafeMutableRawPointer) {
+    /// `user`: the TLB of fetches at CPL 3.
+    func fillFetchTLB(user: Bool, linear: UInt64, host: UnsafeMutableRawPointer) {
+        let number: UInt32 = user ? 0 : 1
+        let tlb = davit_cpu_fetch_tlb(cpu, number)
         let page = linear & ~0xFFF
         let i = Int(page >> 12 & Self.indexMask)
+        davit_cpu_tlb_groups(cpu)[Int(DAVIT_TLB_MODES.rawValue + number)] |= Self.groupBit(i)
         davit_tlb_read_tag(tlb)[i] = 0 &- page
         davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
     }
@@ -73,11 +78,29 @@ extension Interpreter {
     @inline(__always)
     static func hits(_ tag: UInt64, _ linear: UInt64, size: UInt64) -> Bool { tag &+ linear &+ (size &- 1) < 4096 }
 
+    /// Entries to a bit of `davit_cpu.tlb_groups`.
+    private static var groupSize: Int { Int(DAVIT_TLB_ENTRIES) / 64 }
+
+    @inline(__always)
+    private static func groupBit(_ i: Int) -> UInt64 { 1 << UInt64(truncatingIfNeeded: i / groupSize) }
+
     /// Empties the first level.
     func flushFirstLevel() {
-        for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) { Self.empty(davit_cpu_tlb(cpu, mode)) }
-        Self.empty(davit_cpu_fetch_tlb(cpu, 0))
-        Self.empty(davit_cpu_fetch_tlb(cpu, 1))
+        let groups = davit_cpu_tlb_groups(cpu)
+        for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 where groups[number] != 0 {
+            let fetch = number - Int(DAVIT_TLB_MODES.rawValue)
+            let tlb = fetch < 0 ? davit_cpu_tlb(cpu, UInt32(number)) : davit_cpu_fetch_tlb(cpu, UInt32(fetch))
+            var bits = groups[number]
+            while bits != 0 {
+                let first = bits.trailingZeroBitCount * Self.groupSize
+                (davit_tlb_read_tag(tlb) + first).update(
+                    from: davit_tlb_read_tag(emptyTLB) + first, count: Self.groupSize)
+                (davit_tlb_write_tag(tlb) + first).update(
+                    from: davit_tlb_write_tag(emptyTLB) + first, count: Self.groupSize)
+                bits &= bits &- 1
+            }
+            groups[number] = 0
+        }
         JumpCache.clear(cpu)
     }
 

@@ -153,7 +153,14 @@ enum JumpCache {
 
     /// Empties it. An empty entry's key belongs to a RIP that selects another entry, whatever the mode, so that no RIP finds it.
     static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>) {
-        davit_cpu_jump_key(cpu).update(from: emptyKeys, count: Int(DAVIT_JUMP_ENTRIES))
+        let size = Int(DAVIT_JUMP_ENTRIES) / 64
+        var groups = cpu.pointee.jump_groups
+        while groups != 0 {
+            let first = groups.trailingZeroBitCount * size
+            (davit_cpu_jump_key(cpu) + first).update(from: emptyKeys + first, count: size)
+            groups &= groups &- 1
+        }
+        cpu.pointee.jump_groups = 0
     }
 
     /// Empties the entry of one unit's start.
@@ -175,6 +182,7 @@ enum JumpCache {
         delta: Int
     ) {
         let i = index(rip)
+        cpu.pointee.jump_groups |= 1 << UInt64(truncatingIfNeeded: i * 64 / Int(DAVIT_JUMP_ENTRIES))
         davit_cpu_jump_key(cpu)[i] = 0 &- rip &- UInt64(mode.number)
         davit_cpu_jump_target(cpu)[i] = UInt64(UInt(bitPattern: target + delta))
     }
