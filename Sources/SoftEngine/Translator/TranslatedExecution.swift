@@ -25,9 +25,18 @@ final class TranslatedExecution {
         /// Where the next unit's code goes.
         var free: UnsafeMutablePointer<UInt8>
         let firstFree: UnsafeMutablePointer<UInt8>
+        /// Where to go on if the interpreter carries out the instruction that was left and comes to the one behind it.
+        var resumption = Resumption()
         /// Of `CodeInvalidations`, how many are dealt with.
         var seenInvalidations: UInt64 = 0
         let end: UnsafeMutablePointer<UInt8>
+    }
+
+    private struct Resumption {
+        /// -1: nowhere.
+        var unit: Int32 = -1
+        var rip: UInt64 = 0
+        var host: UnsafeMutablePointer<UInt8>?
     }
 
     /// What is to be done when translated code was left.
@@ -101,9 +110,13 @@ final class TranslatedExecution {
     func run() -> Outcome {
         forgetOverwritten()
         let mode = TranslationMode(cpu)
-        guard let entry = entry(at: cpu.pointee.rip, mode) else { return .interpret }
-        JumpCache.insert(cpu, rip: cpu.pointee.rip, mode: mode, target: entry, delta: delta)
-        enter(entry)
+        if let place = takeResumption(mode) {
+            enter(place)
+        } else {
+            guard let entry = entry(at: cpu.pointee.rip, mode) else { return .interpret }
+            JumpCache.insert(cpu, rip: cpu.pointee.rip, mode: mode, target: entry, delta: delta)
+            enter(entry)
+        }
         while true {
             state.pointee.statistics.exits[Int(cpu.pointee.exit_reason)] &+= 1
             let site = UnsafeMutablePointer<UInt8>(bitPattern: UInt(cpu.pointee.exit_pc)).unsafelyUnwrapped - delta
@@ -153,9 +166,24 @@ final class TranslatedExecution {
             preconditionFailure("translated code was left from outside of all units")
         }
         let boundary = state.pointee.index.boundary(of: unit, containing: site)
-        cpu.pointee.rip =
-            state.pointee.index.units.base[Int(unit)].rip
-            &+ UInt64(state.pointee.index.boundaries.base[Int(boundary)].guest)
+        let place = state.pointee.index.units.base + Int(unit)
+        let boundaries = state.pointee.index.boundaries.base + Int(boundary)
+        cpu.pointee.rip = place.pointee.rip &+ UInt64(boundaries[0].guest)
+        if boundary + 1 < place.pointee.firstBoundary + place.pointee.boundaryCount {
+            state.pointee.resumption = Resumption(
+                unit: unit, rip: place.pointee.rip &+ UInt64(boundaries[1].guest),
+                host: place.pointee.start + Int(boundaries[1].host))
+        }
+    }
+
+    /// Where the unit that was left goes on, if that is at RIP and nothing came between: what could change the mapping of its code
+    /// ends a unit.
+    private func takeResumption(_ mode: TranslationMode) -> UnsafeMutablePointer<UInt8>? {
+        let resumption = state.pointee.resumption
+        state.pointee.resumption.unit = -1
+        guard resumption.unit >= 0, resumption.rip == cpu.pointee.rip else { return nil }
+        let unit = state.pointee.index.units.base + Int(resumption.unit)
+        return unit.pointee.isLive && unit.pointee.mode == mode.number ? resumption.host : nil
     }
 
     // MARK: - Finding and making units
@@ -238,6 +266,7 @@ final class TranslatedExecution {
 
     private func forgetAll() {
         state.pointee.index.removeAll()
+        state.pointee.resumption.unit = -1
         state.pointee.free = state.pointee.firstFree
         state.pointee.statistics.flushes &+= 1
         JumpCache.clear(cpu)
