@@ -36,7 +36,8 @@ public final class SoftEngine: Engine {
             doorbells[index].connect(interpreter.cpu)
             let translated =
                 translates && TranslatedExecution.isSupported
-                ? try TranslatedExecution(interpreter: interpreter, decoder: interpreter.decoder, isShared: gates != nil) : nil
+                ? try TranslatedExecution(interpreter: interpreter, decoder: interpreter.decoder, isShared: gates != nil)
+                : nil
             vcpus.append(
                 SoftVCPU(
                     index: index, interpreter: interpreter, translated: translated, apic: apics[index],
