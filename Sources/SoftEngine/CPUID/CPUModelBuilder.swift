@@ -103,8 +103,8 @@ struct CPUModelBuilder {
         leaves[8].ecx = CPUModel.topologyShift(vcpuCount) << 12 | UInt32(truncatingIfNeeded: vcpuCount - 1) & 0xFF
         leaves[0x1A] = hostLeaf(0x8000_001A)
         leaves[0x1A].eax &= 0b111
-        // LFENCE serializes, null selectors clear the base; SRSO_NO, TSA_SQ_NO and TSA_L1_NO as above.
-        leaves[0x21] = CPUIDAnswer(eax: Self.bits(2, 6, 29), ecx: Self.bits(1, 2))
+        // LFENCE serializes, VERW clears buffers, null selectors clear the base; SRSO_NO, TSA_SQ_NO and TSA_L1_NO as above.
+        leaves[0x21] = CPUIDAnswer(eax: Self.bits(2, 5, 6, 29), ecx: Self.bits(1, 2))
     }
 
     /// Leaf 4 (Intel) or 0x8000001D (AMD): the host's caches, of which the levels 1 and 2 belong to a core, the rest to all.
