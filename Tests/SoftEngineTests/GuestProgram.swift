@@ -61,6 +61,9 @@ final class GuestProgram {
         state.gs = data
         state.cr0 = CR0.PE | CR0.ET
         guard isLong else { return }
+        state.tr = SegmentState(selector: 0x28, attributes: 0x8B, limit: 0x67, base: 0xA000)
+        try! memory.write(0x7000 as UInt64, at: GuestPhysicalAddress(0xA004))
+        try! memory.write(0x6000 as UInt64, at: GuestPhysicalAddress(0xA024))
         try! memory.write(0x10_1007 as UInt64, at: GuestPhysicalAddress(0x10_0000))
         try! memory.write(0x10_2007 as UInt64, at: GuestPhysicalAddress(0x10_1000))
         for i in 0..<UInt64(512) {
@@ -70,6 +73,65 @@ final class GuestProgram {
         state.cr4 = CR4.PAE
         state.efer = EFER.LME | EFER.LMA
         state.cr0 = CR0.PE | CR0.ET | CR0.PG
+    }
+
+    /// A 64-bit program that starts with an interrupt table at 0x9000 whose handlers report the vector, the error code and, for #PF, CR2,
+    /// then go on at the address in R15. Vector 0x30 ends the program and may be called from user mode.
+    /// RSP0 is 0x7000, IST1 0x6000, the user's code and data selectors are 0x1B and 0x23.
+    static func withHandlers(_ body: String) -> String {
+        let withCode: Set<Int> = [8, 10, 11, 12, 13, 14, 17]
+        let stubs = (0..<32).map { vector in
+            ".balign 16\n" + (withCode.contains(vector) ? "" : "push 0\n") + "push \(vector)\njmp report"
+        }
+        return """
+            .code64
+            lea rax, [rip + stubs]
+            mov edi, 0x9000
+            mov ecx, 32
+            fill:
+            mov word ptr [rdi], ax
+            mov dword ptr [rdi + 2], 8
+            mov byte ptr [rdi + 5], 0x8E
+            mov word ptr [rdi + 6], 0
+            mov qword ptr [rdi + 8], 0
+            add rax, 16
+            add rdi, 16
+            loop fill
+            lea rax, [rip + finish]
+            mov word ptr [0x9300], ax
+            mov dword ptr [0x9302], 8
+            mov byte ptr [0x9305], 0xEE
+            mov word ptr [0x9306], 0
+            mov qword ptr [0x9308], 0
+            lidt [rip + interrupt_table]
+            jmp body
+            .balign 16
+            stubs:
+            \(stubs.joined(separator: "\n"))
+            .balign 16
+            finish:
+            cli
+            hlt
+            report:
+            push rax
+            mov eax, [rsp + 8]
+            out 0xE9, eax
+            mov eax, [rsp + 16]
+            out 0xE9, eax
+            cmp dword ptr [rsp + 8], 14
+            jne 1f
+            mov rax, cr2
+            out 0xE9, eax
+            1:
+            pop rax
+            add rsp, 16
+            mov [rsp], r15
+            iretq
+            interrupt_table: .word 0xFFF
+            .quad 0x9000
+            body:
+            \(body)
+            """
     }
 
     /// Runs to the end. `reports` then has what the guest wrote.

@@ -8,30 +8,37 @@ extension Interpreter {
 
     // MARK: Second level
 
+    /// Where a translation of this page is kept: those of different PCIDs apart, global ones as if of PCID `globalPCID`.
     @inline(__always)
-    private func translationSlot(_ linear: UInt64) -> UnsafeMutablePointer<TranslationEntry> {
-        let page = linear >> 12
-        return translations + Int(truncatingIfNeeded: (page ^ page >> 11) & UInt64(TranslationEntry.count &- 1))
+    private func translationSlot(_ linear: UInt64, pcid: UInt64) -> UnsafeMutablePointer<TranslationEntry> {
+        let hash = linear >> 12 ^ linear >> 23 ^ pcid &* 0x151
+        return translations + Int(truncatingIfNeeded: hash & UInt64(TranslationEntry.count &- 1))
     }
 
+    /// No PCID: these have 12 bits.
+    private static var globalPCID: UInt64 { 4096 }
+
     func cachedTranslation(_ linear: UInt64) -> UInt64? {
-        let slot = translationSlot(linear)
-        let difference = slot.pointee.tag ^ linear
-        guard difference >> 12 == 0 else { return nil }
-        if slot.pointee.translation & PageRights.global != 0 {
-            return slot.pointee.generation == system.pointee.globalGeneration ? slot.pointee.translation : nil
-        }
         let pcid = system.pointee.pcid
-        return slot.pointee.tag & 0xFFF == pcid && slot.pointee.generation == pcidGenerations[Int(pcid)]
-            ? slot.pointee.translation : nil
+        let own = translationSlot(linear, pcid: pcid)
+        if own.pointee.tag == linear & ~0xFFF | pcid && own.pointee.generation == pcidGenerations[Int(pcid)]
+            && own.pointee.translation & PageRights.global == 0
+        {
+            return own.pointee.translation
+        }
+        let global = translationSlot(linear, pcid: Self.globalPCID)
+        guard global.pointee.tag == linear & ~0xFFF, global.pointee.generation == system.pointee.globalGeneration,
+            global.pointee.translation & PageRights.global != 0
+        else { return nil }
+        return global.pointee.translation
     }
 
     func cacheTranslation(_ translation: UInt64, linear: UInt64) {
+        let isGlobal = translation & PageRights.global != 0
         let pcid = system.pointee.pcid
-        let generation =
-            translation & PageRights.global != 0 ? system.pointee.globalGeneration : pcidGenerations[Int(pcid)]
-        translationSlot(linear).pointee = TranslationEntry(
-            tag: linear & ~0xFFF | pcid, translation: translation, generation: generation, unused: 0)
+        translationSlot(linear, pcid: isGlobal ? Self.globalPCID : pcid).pointee = TranslationEntry(
+            tag: linear & ~0xFFF | (isGlobal ? 0 : pcid), translation: translation,
+            generation: isGlobal ? system.pointee.globalGeneration : pcidGenerations[Int(pcid)], unused: 0)
         if translation & PageRights.large != 0 { system.pointee.largeRegions |= regionBit(linear >> 22) }
         if translation & PageRights.huge != 0 { system.pointee.hugeRegions |= regionBit(linear >> 30) }
     }
@@ -136,8 +143,10 @@ extension Interpreter {
         if system.pointee.hugeRegions & regionBit(linear >> 30) != 0 {
             dropTranslations(of: PageRights.huge, sharing: linear >> 30, shift: 30)
         }
-        let slot = translationSlot(linear)
-        if (slot.pointee.tag ^ linear) >> 12 == 0 { slot.pointee.generation = 0 }
+        for pcid in [system.pointee.pcid, Self.globalPCID] {
+            let slot = translationSlot(linear, pcid: pcid)
+            if (slot.pointee.tag ^ linear) >> 12 == 0 { slot.pointee.generation = 0 }
+        }
         let i = Int(linear >> 12 & Self.indexMask)
         for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) {
             davit_tlb_read_tag(davit_cpu_tlb(cpu, mode))[i] = Self.invalidTag(i)

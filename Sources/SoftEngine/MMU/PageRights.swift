@@ -23,7 +23,7 @@ enum AccessKind {
 
 /// Second-level TLB entry: one 4 KiB page of one address space.
 struct TranslationEntry: BitwiseCopyable {
-    /// Linear page address with the PCID in its low 12 bits.
+    /// Linear page address with the PCID in its low 12 bits; 0 there for global pages.
     var tag: UInt64
     /// Physical page address with `PageRights`.
     var translation: UInt64
