@@ -64,6 +64,7 @@ final class GuestProgram {
         state.tr = SegmentState(selector: 0x28, attributes: 0x8B, limit: 0x67, base: 0xA000)
         try! memory.write(0x7000 as UInt64, at: GuestPhysicalAddress(0xA004))
         try! memory.write(0x6000 as UInt64, at: GuestPhysicalAddress(0xA024))
+        try! memory.write(0x68 as UInt16, at: GuestPhysicalAddress(0xA066))
         try! memory.write(0x10_1007 as UInt64, at: GuestPhysicalAddress(0x10_0000))
         try! memory.write(0x10_2007 as UInt64, at: GuestPhysicalAddress(0x10_1000))
         for i in 0..<UInt64(512) {

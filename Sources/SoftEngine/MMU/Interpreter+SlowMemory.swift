@@ -190,6 +190,8 @@ extension Interpreter {
 
     private func writeDevice(_ address: UInt64, width: AccessWidth, _ value: UInt64) {
         if address & ~0xFFF == system.pointee.apicPage, let apic {
+            // An interrupt to oneself is taken at the next boundary.
+            system.pointee.blockEnd = 0
             return apic.writeMMIO(offset: address & 0xFFF, width: width, value: value)
         }
         io.writeMMIO(GuestPhysicalAddress(address), width: width, value: value)
