@@ -49,8 +49,8 @@ extension Interpreter {
     /// MOVSX and MOVSXD.
     @inline(never)
     func moveSignExtended(_ instruction: borrowing Instruction) throws(GuestFault) {
-        let source: UInt8 =
-            instruction.operation == .movsxd ? min(instruction.operandSize, 4) : instruction.opcode & 1 &+ 1
+        // MOVSXD reads four bytes even if two are all it moves.
+        let source: UInt8 = instruction.operation == .movsxd ? 4 : instruction.opcode & 1 &+ 1
         let value = Self.signExtend(try readE(instruction, size: source), size: source)
         writeG(instruction, size: instruction.operandSize, value)
     }

@@ -121,7 +121,8 @@ extension Interpreter {
         var pointer = stackPointer &- UInt64(size)
         try store(
             gpr[GeneralRegister.RBP], linear: try stackAddress(pointer, size: size, write: true), size: size)
-        let frame = pointer
+        // On a 16-bit stack the upper half of ESP is part of the frame pointer all the same.
+        let frame = gpr[GeneralRegister.RSP] & ~stackMask | pointer & stackMask
         if level > 0 {
             var outer = gpr[GeneralRegister.RBP]
             for _ in 1..<max(level, 1) {

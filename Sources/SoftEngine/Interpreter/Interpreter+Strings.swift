@@ -61,6 +61,7 @@ extension Interpreter {
         let string = StringOperands(instruction)
         let size = string.size
         let stopsOn = Self.stopCondition(instruction)
+        let isSourceFirst = instruction.prefixes.contains(.rep)
         try repeatComparison(instruction) { limit throws(GuestFault) in
             var n = limit
             let a: UInt64
@@ -78,8 +79,11 @@ extension Interpreter {
                 advance(GeneralRegister.RSI, by: done &* UInt64(size), size: string.addressSize)
                 advance(GeneralRegister.RDI, by: done &* UInt64(size), size: string.addressSize)
             } else {
+                // Which operand faults first: the one in ES, unless REPE stands there. So do AMD's CPUs.
+                let early =
+                    isSourceFirst ? 0 : try load(linear: try destinationElement(string, write: false), size: size)
                 a = try load(linear: try sourceElement(string), size: size)
-                b = try load(linear: try destinationElement(string, write: false), size: size)
+                b = isSourceFirst ? try load(linear: try destinationElement(string, write: false), size: size) : early
                 advance(GeneralRegister.RSI, by: step(size), size: string.addressSize)
                 advance(GeneralRegister.RDI, by: step(size), size: string.addressSize)
             }
