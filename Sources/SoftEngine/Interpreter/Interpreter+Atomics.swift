@@ -81,8 +81,10 @@ extension Interpreter {
     /// CMPXCHG16B: RDX:RAX with memory aligned to 16 bytes, RCX:RBX to it. Only ZF changes.
     @inline(never)
     func compareExchange16(_ instruction: borrowing Instruction) throws(GuestFault) {
+        // Alignment is judged before the address is: it exists in 64-bit mode only, where FS and GS alone have a base.
+        let base = instruction.segment >= 4 ? segments[Int(instruction.segment)].base : 0
+        guard (effectiveOffset(instruction) &+ base) & 15 == 0 else { throw .generalProtection }
         let linear = try operandAddress(instruction, size: 16, write: true)
-        guard linear & 15 == 0 else { throw .generalProtection }
         let low = gpr[GeneralRegister.RAX]
         let high = gpr[GeneralRegister.RDX]
         let newLow = gpr[GeneralRegister.RBX]

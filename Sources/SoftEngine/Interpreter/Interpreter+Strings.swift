@@ -61,7 +61,7 @@ extension Interpreter {
         let string = StringOperands(instruction)
         let size = string.size
         let stopsOn = Self.stopCondition(instruction)
-        let isSourceFirst = instruction.prefixes.contains(.rep)
+        let isSourceFirst = instruction.prefixes.contains(.rep) && size == 1
         try repeatComparison(instruction) { limit throws(GuestFault) in
             var n = limit
             let a: UInt64
@@ -79,7 +79,7 @@ extension Interpreter {
                 advance(GeneralRegister.RSI, by: done &* UInt64(size), size: string.addressSize)
                 advance(GeneralRegister.RDI, by: done &* UInt64(size), size: string.addressSize)
             } else {
-                // Which operand faults first: the one in ES, unless REPE stands there. So do AMD's CPUs.
+                // Which operand faults first: the one in ES, but for REPE CMPSB. So do AMD's CPUs.
                 let early =
                     isSourceFirst ? 0 : try load(linear: try destinationElement(string, write: false), size: size)
                 a = try load(linear: try sourceElement(string), size: size)
