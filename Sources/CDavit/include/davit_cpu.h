@@ -52,7 +52,7 @@ enum davit_tlb_mode {
 
 #define DAVIT_JUMP_ENTRIES 2048
 
-#define DAVIT_CPU_PADDING 56
+#define DAVIT_CPU_PADDING 48
 
 typedef struct davit_cpu {
     uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
@@ -101,13 +101,14 @@ typedef struct davit_cpu {
     uint32_t exit_detail;   // by reason
     uint32_t x87_in_image;  // 1: x87 state is in `xsave`; 0: in the host's registers
     uint32_t host_mxcsr;
+    uint32_t kernel_runs_low; // the kernels' half of the jump cache has held addresses below 2^47
     uint32_t interrupt_waits; // an interrupt was found that RFLAGS.IF held off
     uint64_t scratch[4];
 
     // Which 64ths of each first-level TLB (DAVIT_TLB_MODES of data, then two of fetches) and of the jump cache hold anything: a flush
     // empties those alone.
     uint64_t tlb_groups[DAVIT_TLB_MODES + 2];
-    uint64_t jump_groups;
+    uint64_t jump_groups[2];
 
     // Swift does not import over-aligned structs: the owner aligns the whole to a page, the padding aligns this to 64 bytes.
     uint8_t padding[DAVIT_CPU_PADDING];
@@ -116,9 +117,10 @@ typedef struct davit_cpu {
     davit_tlb fetch_tlb_user, fetch_tlb_kernel;   // read_tag and addend only
 
     // Where indirect jumps and jumps to other pages find translated code, by guest RIP: a hit has
-    // jump_key[i] + RIP + mode number == 0, i = PEXT(RIP, jump_index_mask). Emptied with the first-level TLB.
-    uint64_t jump_key[DAVIT_JUMP_ENTRIES];
-    uint64_t jump_target[DAVIT_JUMP_ENTRIES];
+    // jump_key[i] + RIP + mode number == 0, i = PEXT(RIP, jump_index_mask). The first half is for CPL 3, the second for
+    // kernels. Each is emptied with the first-level TLB of its fetches.
+    uint64_t jump_key[2 * DAVIT_JUMP_ENTRIES];
+    uint64_t jump_target[2 * DAVIT_JUMP_ENTRIES];
 } davit_cpu;
 _Static_assert(__builtin_offsetof(davit_cpu, xsave) % 64 == 0, "XSAVE needs 64-byte alignment: adjust DAVIT_CPU_PADDING");
 
@@ -134,7 +136,8 @@ enum davit_exit {
 enum davit_leave {
     DAVIT_LEAVE_LOOKUP,     // go on at `rip`, which has no translation at hand
     DAVIT_LEAVE_LINK,       // go on at `rip`; the jump that was left can be linked: the link's number follows `exit_pc`
-    DAVIT_LEAVE_INTERPRET,  // the instruction at `exit_pc` is for the interpreter
+    DAVIT_LEAVE_INTERPRET,  // the instruction is for the interpreter: the numbers of its unit and boundary follow `exit_pc`
+    DAVIT_LEAVE_INDIRECT,   // the jump cache does not know `exit_value`; once it does, go on at `exit_pc`
     DAVIT_LEAVE_READ_MISS,  // no TLB entry to read `exit_detail` bytes at `exit_value`
     DAVIT_LEAVE_WRITE_MISS,
     DAVIT_LEAVE_FAULT,      // the host raised a signal at `exit_pc`
@@ -188,6 +191,7 @@ static inline uint32_t davit_cpu_requests(const davit_cpu *_Nonnull cpu) {
 static inline uint64_t *_Nonnull davit_cpu_gpr(davit_cpu *_Nonnull cpu) { return cpu->gpr; }
 static inline uint64_t *_Nonnull davit_cpu_dr(davit_cpu *_Nonnull cpu) { return cpu->dr; }
 static inline davit_segment *_Nonnull davit_cpu_segment(davit_cpu *_Nonnull cpu) { return cpu->segment; }
+static inline uint64_t *_Nonnull davit_cpu_jump_groups(davit_cpu *_Nonnull cpu) { return cpu->jump_groups; }
 static inline uint64_t *_Nonnull davit_cpu_tlb_groups(davit_cpu *_Nonnull cpu) { return cpu->tlb_groups; }
 static inline uint64_t *_Nonnull davit_cpu_jump_key(davit_cpu *_Nonnull cpu) { return cpu->jump_key; }
 static inline uint64_t *_Nonnull davit_cpu_jump_target(davit_cpu *_Nonnull cpu) { return cpu->jump_target; }

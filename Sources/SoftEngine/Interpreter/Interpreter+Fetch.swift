@@ -27,16 +27,18 @@ extension Interpreter {
     }
 
     private func missedFetch(_ linear: UInt64) throws(GuestFault) -> UnsafeMutableRawPointer? {
-        let physical = try fetchTranslation(linear)
+        let translation = try fetchTranslation(linear)
+        let physical = translation & ~PageRights.mask
         guard let host = hostAddress(physical: physical), physical != system.pointee.apicPage else { return nil }
-        fillFetchTLB(user: cpu.pointee.cpl == 3, linear: linear, host: host)
+        fillFetchTLB(
+            user: cpu.pointee.cpl == 3, linear: linear, host: host, isGlobal: translation & PageRights.global != 0)
         return host + Int(linear & 0xFFF)
     }
 
-    /// The physical page that instructions at a linear address come from.
+    /// The physical page that instructions at a linear address come from, with its rights.
     private func fetchTranslation(_ linear: UInt64) throws(GuestFault) -> UInt64 {
         let mode = cpu.pointee.cpl == 3 ? DAVIT_TLB_USER.rawValue : DAVIT_TLB_KERNEL_AC.rawValue
-        return try translate(linear, mode: mode, kind: .fetch) & ~PageRights.mask
+        return try translate(linear, mode: mode, kind: .fetch)
     }
 
     /// The block at the instruction pointer, decoded if it is not cached or has changed; nil if its first instruction reaches into the
@@ -147,7 +149,7 @@ extension Interpreter {
 
     private func fetchByte(_ linear: UInt64) throws(GuestFault) -> UInt8 {
         if let host = try fetchPointer(linear) { return host.load(as: UInt8.self) }
-        let physical = try fetchTranslation(linear) | linear & 0xFFF
+        let physical = try fetchTranslation(linear) & ~PageRights.mask | linear & 0xFFF
         return UInt8(truncatingIfNeeded: readPhysical(physical, size: 1))
     }
 }

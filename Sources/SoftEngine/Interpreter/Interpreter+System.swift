@@ -268,7 +268,7 @@ extension Interpreter {
         case 2: flushTLB()
         default:
             for pcid in 0..<4096 { pcidGenerations[pcid] &+= 1 }
-            flushFirstLevel()
+            flushFirstLevel(keepingGlobal: true)
         }
     }
 }

@@ -23,6 +23,9 @@ final class Interpreter {
     /// Second-level TLB, `TranslationEntry.count` entries, and the current generation of each PCID; owned by this object.
     let translations: UnsafeMutablePointer<TranslationEntry>
     let pcidGenerations: UnsafeMutablePointer<UInt64>
+    /// See `noteLarge`; owned by this object.
+    let largeRegions: UnsafeMutablePointer<UInt64>
+    static let largeRegionWords = 64
     /// A first-level TLB that is never filled; see `updateMode`.
     let emptyTLB: UnsafeMutablePointer<davit_tlb>
     /// Where cached code stands in RAM; shared by all vCPUs.
@@ -97,6 +100,8 @@ final class Interpreter {
         translations.initialize(
             repeating: TranslationEntry(tag: 0, translation: 0, generation: 0, unused: 0),
             count: TranslationEntry.count)
+        largeRegions = .allocate(capacity: Self.largeRegionWords)
+        largeRegions.initialize(repeating: 0, count: Self.largeRegionWords)
         pcidGenerations = .allocate(capacity: 4096)
         pcidGenerations.initialize(repeating: 1, count: 4096)
         let empty = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<davit_tlb>.stride, alignment: 64)
@@ -119,7 +124,7 @@ final class Interpreter {
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)
         // All of it is there to be emptied at first.
         for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 { davit_cpu_tlb_groups(cpu)[number] = UInt64.max }
-        cpu.pointee.jump_groups = UInt64.max
+        cpu.pointee.jump_groups = (UInt64.max, UInt64.max)
         cpu.pointee.tsc_offset = 0 &- start.tsc
         flushFirstLevel()
         updateMode()
@@ -137,6 +142,7 @@ final class Interpreter {
         system.deallocate()
         translations.deallocate()
         pcidGenerations.deallocate()
+        largeRegions.deallocate()
         emptyTLB.deallocate()
         storedValues.deallocate()
         branches.deallocate()

@@ -11,9 +11,10 @@ struct SystemState: BitwiseCopyable {
     var pcid: UInt64 = 0
     /// Generation that second-level entries of global pages carry.
     var globalGeneration: UInt64 = 1
-    /// Bit n: a part of a page of 2 or 4 MiB (1 GiB) from a region with hash n is cached.
-    var largeRegions: UInt64 = 0
+    /// Bit n: a part of a page of 1 GiB from a region with hash n is cached.
     var hugeRegions: UInt64 = 0
+    /// Bit n: the first-level TLB number n (as in `davit_cpu.tlb_groups`) holds pages that are not global.
+    var localTLBs: UInt32 = 0
 
     /// EXT of error codes: 1 while an event from outside the program is delivered.
     var externalEvent: UInt32 = 0

@@ -39,8 +39,22 @@ extension Interpreter {
         translationSlot(linear, pcid: isGlobal ? Self.globalPCID : pcid).pointee = TranslationEntry(
             tag: linear & ~0xFFF | (isGlobal ? 0 : pcid), translation: translation,
             generation: isGlobal ? system.pointee.globalGeneration : pcidGenerations[Int(pcid)], unused: 0)
-        if translation & PageRights.large != 0 { system.pointee.largeRegions |= regionBit(linear >> 22) }
+        if translation & PageRights.large != 0 { noteLarge(linear) }
         if translation & PageRights.huge != 0 { system.pointee.hugeRegions |= regionBit(linear >> 30) }
+    }
+
+    /// A filter of 4096 bits over the 4 MiB regions of which a part of a large page is cached.
+    @inline(__always)
+    private func largeRegion(_ linear: UInt64) -> Int { Int((linear >> 22 ^ linear >> 34) & 4095) }
+
+    private func noteLarge(_ linear: UInt64) {
+        let region = largeRegion(linear)
+        largeRegions[region >> 6] |= 1 << UInt64(region & 63)
+    }
+
+    private func mayHoldLarge(_ linear: UInt64) -> Bool {
+        let region = largeRegion(linear)
+        return largeRegions[region >> 6] & 1 << UInt64(region & 63) != 0
     }
 
     @inline(__always)
@@ -58,6 +72,7 @@ extension Interpreter {
         let invalid = Self.invalidTag(i)
         let tlb = davit_cpu_tlb(cpu, mode)
         davit_cpu_tlb_groups(cpu)[Int(mode)] |= Self.groupBit(i)
+        if translation & PageRights.global == 0 { system.pointee.localTLBs |= 1 << mode }
         let isWritable =
             translation & PageRights.dirty != 0 && permits(translation, mode: mode, kind: .write)
             && code.isPlain(page: physical)
@@ -67,12 +82,13 @@ extension Interpreter {
     }
 
     /// `user`: the TLB of fetches at CPL 3.
-    func fillFetchTLB(user: Bool, linear: UInt64, host: UnsafeMutableRawPointer) {
+    func fillFetchTLB(user: Bool, linear: UInt64, host: UnsafeMutableRawPointer, isGlobal: Bool) {
         let number: UInt32 = user ? 0 : 1
         let tlb = davit_cpu_fetch_tlb(cpu, number)
         let page = linear & ~0xFFF
         let i = Int(page >> 12 & Self.indexMask)
         davit_cpu_tlb_groups(cpu)[Int(DAVIT_TLB_MODES.rawValue + number)] |= Self.groupBit(i)
+        if !isGlobal { system.pointee.localTLBs |= 1 << (DAVIT_TLB_MODES.rawValue + number) }
         davit_tlb_read_tag(tlb)[i] = 0 &- page
         davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
     }
@@ -91,10 +107,12 @@ extension Interpreter {
     @inline(__always)
     private static func groupBit(_ i: Int) -> UInt64 { 1 << UInt64(truncatingIfNeeded: i / groupSize) }
 
-    /// Empties the first level.
-    func flushFirstLevel() {
+    /// Empties the first level, and the jump cache with the fetches of its half. With `keepingGlobal` a TLB that holds nothing but
+    /// global pages stays as it is: a kernel's, across a switch of address spaces.
+    func flushFirstLevel(keepingGlobal: Bool = false) {
         let groups = davit_cpu_tlb_groups(cpu)
-        for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 where groups[number] != 0 {
+        let leaving = keepingGlobal ? system.pointee.localTLBs : UInt32.max
+        for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 where leaving & 1 << UInt32(number) != 0 {
             let fetch = number - Int(DAVIT_TLB_MODES.rawValue)
             let tlb = fetch < 0 ? davit_cpu_tlb(cpu, UInt32(number)) : davit_cpu_fetch_tlb(cpu, UInt32(fetch))
             var bits = groups[number]
@@ -107,8 +125,9 @@ extension Interpreter {
                 bits &= bits &- 1
             }
             groups[number] = 0
+            if fetch >= 0 { JumpCache.clear(cpu, half: fetch) }
         }
-        JumpCache.clear(cpu)
+        system.pointee.localTLBs &= ~leaving
     }
 
     static func empty(_ tlb: UnsafeMutablePointer<davit_tlb>) {
@@ -124,7 +143,7 @@ extension Interpreter {
     func flushTLB() {
         system.pointee.globalGeneration &+= 1
         for pcid in 0..<4096 { pcidGenerations[pcid] &+= 1 }
-        system.pointee.largeRegions = 0
+        largeRegions.update(repeating: 0, count: Self.largeRegionWords)
         system.pointee.hugeRegions = 0
         flushFirstLevel()
     }
@@ -132,12 +151,12 @@ extension Interpreter {
     /// Empties what is not global of one PCID.
     func flushTLB(pcid: UInt64) {
         pcidGenerations[Int(pcid & 0xFFF)] &+= 1
-        if pcid == system.pointee.pcid { flushFirstLevel() }
+        if pcid == system.pointee.pcid { flushFirstLevel(keepingGlobal: true) }
     }
 
     /// INVLPG: the page in this address space, global or not.
     func flushTLB(page linear: UInt64) {
-        if system.pointee.largeRegions & regionBit(linear >> 22) != 0 {
+        if mayHoldLarge(linear) {
             dropTranslations(of: PageRights.large, sharing: linear >> 22, shift: 22)
         }
         if system.pointee.hugeRegions & regionBit(linear >> 30) != 0 {
@@ -154,7 +173,14 @@ extension Interpreter {
         }
         davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 0))[i] = Self.invalidTag(i)
         davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 1))[i] = Self.invalidTag(i)
-        JumpCache.clear(cpu)
+        // Which half of the jump cache may lead there: kernels do not run below 2^47, if they can help it.
+        if linear >> 47 == 0 {
+            JumpCache.clear(cpu, half: 0)
+            if cpu.pointee.kernel_runs_low != 0 { JumpCache.clear(cpu, half: 1) }
+        } else {
+            JumpCache.clear(cpu, half: 0)
+            JumpCache.clear(cpu, half: 1)
+        }
     }
 
     private func dropTranslations(of size: UInt64, sharing region: UInt64, shift: UInt64) {

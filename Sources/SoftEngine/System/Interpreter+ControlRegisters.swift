@@ -79,7 +79,7 @@ extension Interpreter {
         }
         cpu.pointee.cr3 = value
         system.pointee.pcid = usesPCID ? value & 0xFFF : 0
-        if keeps { flushFirstLevel() } else { flushTLB(pcid: system.pointee.pcid) }
+        if keeps { flushFirstLevel(keepingGlobal: true) } else { flushTLB(pcid: system.pointee.pcid) }
     }
 
     /// As a task switch loads it.

@@ -8,7 +8,9 @@ struct Stubs {
     let lookup: UnsafeMutablePointer<UInt8>
     /// Called; the number of the link follows the call as 32 bits. R11 = guest RIP.
     let link: UnsafeMutablePointer<UInt8>
-    /// Called at the instruction that the interpreter is to carry out.
+    /// Called with R11 = a guest address that the jump cache does not know; goes on behind the call once it does.
+    let indirect: UnsafeMutablePointer<UInt8>
+    /// Called at the instruction that the interpreter is to carry out; the numbers of its unit and boundary follow, 32 bits each.
     let interpret: UnsafeMutablePointer<UInt8>
     /// Called with R11 = linear address, ECX = size; a JMP back to the start of the check follows the call.
     let readMiss: UnsafeMutablePointer<UInt8>
@@ -31,6 +33,10 @@ struct Stubs {
         Self.popExitPC(&code)
         code.store(HostRegister.R11, CPUField.at(DAVIT_OFFSET_RIP))
         Self.reason(&code, DAVIT_LEAVE_LINK, leave)
+        indirect = code.cursor
+        Self.popExitPC(&code)
+        code.store(HostRegister.R11, CPUField.at(DAVIT_OFFSET_EXIT_VALUE))
+        Self.reason(&code, DAVIT_LEAVE_INDIRECT, leave)
         interpret = code.cursor
         Self.popExitPC(&code)
         Self.reason(&code, DAVIT_LEAVE_INTERPRET, leave)

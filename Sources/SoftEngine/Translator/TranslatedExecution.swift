@@ -131,9 +131,17 @@ final class TranslatedExecution {
                 guard let entry = link(from: site, TranslationMode(cpu)) else { return .interpret }
                 enter(entry)
             case DAVIT_LEAVE_INTERPRET:
-                // The site is behind the call, which may be the unit's last instruction.
-                moveToBoundary(site - 1)
+                let numbers = UnsafeRawPointer(site)
+                move(
+                    unit: numbers.loadUnaligned(as: Int32.self),
+                    boundary: numbers.loadUnaligned(fromByteOffset: 4, as: Int32.self))
                 return .interpret
+            case DAVIT_LEAVE_INDIRECT:
+                guard learnTarget() else {
+                    moveToBoundary(site - 1)
+                    return .interpret
+                }
+                enter(site)
             case DAVIT_LEAVE_FAULT:
                 moveToBoundary(site)
                 return .interpret
@@ -153,6 +161,16 @@ final class TranslatedExecution {
         }
     }
 
+    /// Puts the address that an indirect branch goes to into the jump cache.
+    private func learnTarget() -> Bool {
+        let mode = TranslationMode(cpu)
+        let target = cpu.pointee.exit_value
+        // Not if that could sweep away the unit that is to go on.
+        guard hasRoom, let entry = entry(at: target, mode) else { return false }
+        JumpCache.insert(cpu, rip: target, mode: mode, target: entry, delta: delta)
+        return true
+    }
+
     private func enter(_ place: UnsafeMutablePointer<UInt8>) {
         cpu.pointee.code = UInt64(UInt(bitPattern: place + delta))
         typealias Enter = @convention(c) (UnsafeMutablePointer<davit_cpu>) -> Void
@@ -165,7 +183,11 @@ final class TranslatedExecution {
         guard let unit = state.pointee.index.unit(containing: site) else {
             preconditionFailure("translated code was left from outside of all units")
         }
-        let boundary = state.pointee.index.boundary(of: unit, containing: site)
+        move(unit: unit, boundary: state.pointee.index.boundary(of: unit, containing: site))
+    }
+
+    /// RIP to an instruction of a unit, by their numbers.
+    private func move(unit: Int32, boundary: Int32) {
         let place = state.pointee.index.units.base + Int(unit)
         let boundaries = state.pointee.index.boundaries.base + Int(boundary)
         cpu.pointee.rip = place.pointee.rip &+ UInt64(boundaries[0].guest)
@@ -200,18 +222,20 @@ final class TranslatedExecution {
         return translate(rip, physical: physical, mode)
     }
 
+    /// Room for one more unit.
+    private var hasRoom: Bool {
+        state.pointee.end - state.pointee.free >= Translator.largestUnit
+            && state.pointee.index.hasRoom(instructions: Translator.longestUnit)
+    }
+
     private func translate(_ rip: UInt64, physical: UInt64, _ mode: TranslationMode) -> Int32? {
-        if state.pointee.end - state.pointee.free < Translator.largestUnit
-            || !state.pointee.index.hasRoom(instructions: Translator.longestUnit)
-        {
-            forgetAll()
-        }
+        if !hasRoom { forgetAll() }
         guard let bytes = interpreter.hostAddress(physical: physical) else { return nil }
         let available = 4096 - Int(physical & 0xFFF)
         var translator = Translator(
             interpreter: interpreter, decoder: decoder, stubs: stubs, mode: mode, isShared: isShared,
-            physical: physical,
-            rip: rip, at: state.pointee.free)
+            unit: Int32(state.pointee.index.units.count), firstBoundary: Int32(state.pointee.index.boundaries.count),
+            physical: physical, rip: rip, at: state.pointee.free)
         // Safe: the page is RAM to its end.
         let byteCount = translator.translate(
             UnsafePointer(bytes.assumingMemoryBound(to: UInt8.self)), available: available)
@@ -282,5 +306,5 @@ struct TranslationStatistics: BitwiseCopyable {
     var invalidations: UInt64 = 0
     var flushes: UInt64 = 0
     /// By `davit_leave`.
-    var exits: InlineArray<6, UInt64> = InlineArray(repeating: 0)
+    var exits: InlineArray<7, UInt64> = InlineArray(repeating: 0)
 }

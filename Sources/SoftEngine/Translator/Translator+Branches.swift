@@ -81,13 +81,12 @@ extension Translator {
         code.lea(R.R13, below)
     }
 
-    /// JMP, CALL r/m64 and RET: the target goes to R11 and is looked for in the jump cache. What is not found there, or comes
-    /// while a request is pending, the interpreter carries out, so nothing is written before the target is known.
+    /// JMP, CALL r/m64 and RET: the target goes to R11 and is looked for in the jump cache. What cannot be put there the interpreter
+    /// carries out, so nothing is written before the target is known.
     mutating func indirectBranch(_ instruction: Instruction) -> Bool {
         guard instruction.operandSize == 8 else { return false }
         code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_EXIT_REQUEST))
-        code.jrcxz(over: 5)
-        interpret()
+        leaveIfNotZero(for: rip)
         if instruction.operation == .ret {
             code.load(R.R11, check(R.R13, size: 8, write: false))
         } else if instruction.isMemory {
@@ -115,25 +114,25 @@ extension Translator {
     }
 
     private func jumpCache(_ array: davit_offset) -> HostOperand {
-        var operand = CPUField.at(array)
+        var operand = CPUField.at(array, plus: JumpCache.offset(mode))
         operand.index = R.RCX
         operand.scale = 3
         return operand
     }
 
-    /// Looks for the guest address in R11; goes on with its index in RCX, or leaves the instruction to the interpreter.
+    /// Looks for the guest address in R11; goes on with its index in RCX, if need be after the run loop has put it into the jump cache.
     private mutating func probe() {
         code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
         code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_KEY))
         code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
         code.jrcxz(over: 5)
-        interpret()
+        code.call(stubs.indirect)
         code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
     }
 
     /// A jump to a fixed address in another page: what is mapped there may change, so it goes through the jump cache too.
     mutating func crossPageJump(to target: UInt64, mode: TranslationMode) {
-        let index = JumpCache.index(target) * 8
+        let index = JumpCache.index(target) * 8 + JumpCache.offset(mode)
         code.loadImmediate(R.R11, target)
         code.load(R.RCX, CPUField.at(DAVIT_OFFSET_JUMP_KEY, plus: index))
         code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
@@ -148,25 +147,38 @@ enum JumpCache {
     /// Bits of RIP that select the entry.
     static let indexMask: UInt64 = 0x17FE
 
+    /// Where the half of a mode begins, in bytes from the start of either array.
+    static func offset(_ mode: TranslationMode) -> Int { mode.isKernel ? 8 * Int(DAVIT_JUMP_ENTRIES) : 0 }
+
     @inline(__always)
     static func index(_ rip: UInt64) -> Int { Int(rip >> 1 & 0x3FF | rip >> 2 & 0x400) }
 
-    /// Empties it. An empty entry's key belongs to a RIP that selects another entry, whatever the mode, so that no RIP finds it.
-    static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>) {
+    /// Empties one half: 0 that of CPL 3, 1 the kernels'. An empty entry's key belongs to a RIP that selects another entry, whatever
+    /// the mode, so that no RIP finds it.
+    static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>, half: Int) {
         let size = Int(DAVIT_JUMP_ENTRIES) / 64
-        var groups = cpu.pointee.jump_groups
+        let keys = davit_cpu_jump_key(cpu) + half * Int(DAVIT_JUMP_ENTRIES)
+        var groups = davit_cpu_jump_groups(cpu)[half]
         while groups != 0 {
             let first = groups.trailingZeroBitCount * size
-            (davit_cpu_jump_key(cpu) + first).update(from: emptyKeys + first, count: size)
+            (keys + first).update(from: emptyKeys + first, count: size)
             groups &= groups &- 1
         }
-        cpu.pointee.jump_groups = 0
+        davit_cpu_jump_groups(cpu)[half] = 0
+        if half == 1 { cpu.pointee.kernel_runs_low = 0 }
+    }
+
+    static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>) {
+        clear(cpu, half: 0)
+        clear(cpu, half: 1)
     }
 
     /// Empties the entry of one unit's start.
     static func remove(_ cpu: UnsafeMutablePointer<davit_cpu>, rip: UInt64, mode: Int32) {
-        let i = index(rip)
-        if davit_cpu_jump_key(cpu)[i] == 0 &- rip &- UInt64(mode) { davit_cpu_jump_key(cpu)[i] = emptyKeys[i] }
+        for half in 0..<2 {
+            let place = davit_cpu_jump_key(cpu) + half * Int(DAVIT_JUMP_ENTRIES) + index(rip)
+            if place.pointee == 0 &- rip &- UInt64(mode) { place.pointee = emptyKeys[index(rip)] }
+        }
     }
 
     /// Unsafe: written once, before it is first read; lives as long as the program.
@@ -181,9 +193,12 @@ enum JumpCache {
         _ cpu: UnsafeMutablePointer<davit_cpu>, rip: UInt64, mode: TranslationMode, target: UnsafeMutablePointer<UInt8>,
         delta: Int
     ) {
+        let half = mode.isKernel ? 1 : 0
         let i = index(rip)
-        cpu.pointee.jump_groups |= 1 << UInt64(truncatingIfNeeded: i * 64 / Int(DAVIT_JUMP_ENTRIES))
-        davit_cpu_jump_key(cpu)[i] = 0 &- rip &- UInt64(mode.number)
-        davit_cpu_jump_target(cpu)[i] = UInt64(UInt(bitPattern: target + delta))
+        davit_cpu_jump_groups(cpu)[half] |= 1 << UInt64(truncatingIfNeeded: i * 64 / Int(DAVIT_JUMP_ENTRIES))
+        let place = half * Int(DAVIT_JUMP_ENTRIES) + i
+        davit_cpu_jump_key(cpu)[place] = 0 &- rip &- UInt64(mode.number)
+        davit_cpu_jump_target(cpu)[place] = UInt64(UInt(bitPattern: target + delta))
+        if mode.isKernel && rip >> 47 == 0 { cpu.pointee.kernel_runs_low = 1 }
     }
 }

@@ -14,6 +14,9 @@ struct Translator {
     let isShared: Bool
 
     var code: CodeEmitter
+    /// The numbers that the unit, and the first of its boundaries, will have in the index.
+    let unit: Int32
+    let firstBoundary: Int32
     /// Guest physical and linear address of the unit's first instruction.
     let physical: UInt64
     let startRIP: UInt64
@@ -68,9 +71,10 @@ struct Translator {
 
     init(
         interpreter: Interpreter, decoder: Decoder, stubs: Stubs, mode: TranslationMode, isShared: Bool,
-        physical: UInt64,
-        rip: UInt64, at place: UnsafeMutablePointer<UInt8>
+        unit: Int32, firstBoundary: Int32, physical: UInt64, rip: UInt64, at place: UnsafeMutablePointer<UInt8>
     ) {
+        self.unit = unit
+        self.firstBoundary = firstBoundary
         self.interpreter = interpreter
         self.physical = physical
         self.decoder = decoder
@@ -134,7 +138,11 @@ struct Translator {
     }
 
     /// Leaves the current instruction to the interpreter.
-    mutating func interpret() { code.call(stubs.interpret) }
+    mutating func interpret() {
+        code.call(stubs.interpret)
+        code.int32(unit)
+        code.int32(firstBoundary + Int32(truncatingIfNeeded: boundaries.count - 1))
+    }
 }
 
 extension Operation {
