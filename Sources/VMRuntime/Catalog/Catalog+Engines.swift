@@ -15,7 +15,7 @@ extension Catalog {
         ])
 
     private static let translator = CatalogOption.choice(
-        "translator", "whether 64-bit guest code is translated to host code (on, off)", defaultValue: "off",
+        "translator", "whether 64-bit guest code is translated to host code (on, off)", defaultValue: "on",
         of: ["on", "off"])
 
     @Sendable
