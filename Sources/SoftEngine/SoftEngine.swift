@@ -34,10 +34,10 @@ public final class SoftEngine: Engine {
                 memory: parts.memory, io: parts.io, code: code, cpuid: model, apic: apics[index], clock: parts.clock,
                 start: start, gates: gates, trace: parts.trace, log: parts.log)
             doorbells[index].connect(interpreter.cpu)
-            let translated =
-                translates && TranslatedExecution.isSupported
-                ? try TranslatedExecution(interpreter: interpreter, decoder: interpreter.decoder, isShared: gates != nil)
-                : nil
+            var translated: TranslatedExecution?
+            if translates && TranslatedExecution.isSupported {
+                translated = try TranslatedExecution(interpreter: interpreter, isShared: gates != nil)
+            }
             vcpus.append(
                 SoftVCPU(
                     index: index, interpreter: interpreter, translated: translated, apic: apics[index],

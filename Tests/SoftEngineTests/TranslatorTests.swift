@@ -34,7 +34,7 @@ private struct Bench {
         cpu.pointee.xcr0 = 7
         interpreter.updateMode()
         translated =
-            isTranslated ? try TranslatedExecution(interpreter: interpreter, decoder: decoder, isShared: false) : nil
+            isTranslated ? try TranslatedExecution(interpreter: interpreter, isShared: false) : nil
     }
 
     func load(_ program: [UInt8], seed: UInt64) throws {

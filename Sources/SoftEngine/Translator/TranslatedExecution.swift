@@ -56,10 +56,10 @@ final class TranslatedExecution {
     static let poolSize = 64 << 20
 
     /// `isShared`: there is more than one vCPU.
-    init(interpreter: Interpreter, decoder: Decoder, isShared: Bool) throws(SystemError) {
+    init(interpreter: Interpreter, isShared: Bool) throws(SystemError) {
         self.interpreter = interpreter
         self.cpu = interpreter.cpu
-        self.decoder = decoder
+        self.decoder = interpreter.decoder
         self.isShared = isShared
         pool = try CodePool(segmentSize: Self.poolSize, segmentCount: 1)
         let writable = pool.writableBase
