@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build run test bench fuzz format check setup clean
+.PHONY: build oracle run test bench fuzz coverage format check setup clean
 
 build:
 	$(RELEASE) --product davit
@@ -12,15 +12,22 @@ build:
 run: setup build
 	@scripts/run
 
-test: setup build
+test: setup build oracle
 	scripts/test
 
 bench: setup build
 	scripts/bench
 
+oracle:
+	$(RELEASE) --product davit-oracle
+
 # Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n.
-fuzz:
+fuzz: oracle
 	scripts/fuzz
+
+# Writes docs/instruction-coverage.md anew: to be done when the opcode table changes.
+coverage: oracle
+	scripts/coverage
 
 format:
 	swift format -i -r Package.swift Sources Tests

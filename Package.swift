@@ -85,6 +85,7 @@ let package = Package(
         tests("EndToEnd", of: []),
         tests("BootLoaders", of: ["BootLoaders"]),
         tests("X86Assembler", of: ["X86Assembler"]),
+        tests("InstructionOracle", of: ["InstructionOracle"]),
         tests("DeviceBus", of: ["DeviceBus"]),
         tests("Chipset", of: ["Chipset"]),
     ],

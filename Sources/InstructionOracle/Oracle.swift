@@ -30,8 +30,10 @@ public final class Oracle {
     public struct Outcome: Sendable {
         public var cases: UInt64 = 0
         public var mismatches: UInt64 = 0
-        /// Cases by group, in the order of the opcode table.
-        public var coverage: [(group: String, cases: UInt64)] = []
+        /// By group, in the order of the opcode table: rows, rows with at least one case, cases.
+        public var coverage: [(group: String, forms: Int, tried: Int, cases: UInt64)] = []
+        /// Mnemonics that cannot be compared.
+        public var leftOut: [String] = []
         /// Mismatches by mnemonic.
         public var mismatchesByName: [String: UInt64] = [:]
     }
@@ -189,12 +191,23 @@ public final class Oracle {
     }
 
     private func fillCoverage() {
-        var groups: [String] = []
-        var counts: [String: UInt64] = [:]
-        for row in allRows where row.fitness == .comparable {
-            if counts[row.group] == nil { groups.append(row.group) }
-            counts[row.group, default: 0] += casesByRow[row.index]
+        var places: [String: Int] = [:]
+        var leftOut = Set<String>()
+        for row in allRows {
+            guard row.fitness == .comparable else {
+                leftOut.insert(row.name)
+                continue
+            }
+            let place = places[row.group] ?? outcome.coverage.count
+            if place == outcome.coverage.count {
+                places[row.group] = place
+                outcome.coverage.append((row.group, 0, 0, 0))
+            }
+            let cases = casesByRow[row.index]
+            outcome.coverage[place].forms += 1
+            outcome.coverage[place].tried += cases > 0 ? 1 : 0
+            outcome.coverage[place].cases += cases
         }
-        outcome.coverage = groups.map { ($0, counts[$0] ?? 0) }
+        outcome.leftOut = leftOut.sorted()
     }
 }

@@ -20,6 +20,8 @@ struct OracleCommand: ParsableCommand {
     var code: String = ""
     @Option(help: "The mode for --code: long64, flat32, segmented32 or segmented16.")
     var mode: String = "long64"
+    @Option(help: "Write a table of instruction groups and cases to this file.")
+    var coverage: String?
     @Option(help: "Stop after mismatches of so many mnemonics.")
     var reports: Int = 20
 
@@ -40,6 +42,12 @@ struct OracleCommand: ParsableCommand {
         }
         for (name, count) in outcome.mismatchesByName.sorted(by: { $0.key < $1.key }) { print("\(name): \(count)") }
         print("\(outcome.cases) cases, \(outcome.mismatches) mismatches")
+        if let coverage {
+            let table = CoverageTable(outcome, seed: seed).markdown
+            guard let file = fopen(coverage, "w") else { throw ValidationError("--coverage: cannot write \(coverage)") }
+            fputs(table, file)
+            fclose(file)
+        }
         if outcome.mismatches > 0 { throw ExitCode(1) }
     }
 
