@@ -4,10 +4,10 @@ import SoftEngine
 // Where memory operands lie, and what stands there.
 extension CaseGenerator {
     /// Where the operand should lie: mostly inside the data, now and then across an edge or where nothing is.
-    private mutating func target(size: UInt64) -> UInt64 {
+    private mutating func target(size: UInt64, isInside: Bool) -> UInt64 {
         let end = ORACLE_DATA_ADDRESS + ORACLE_DATA_SIZE
         let alignment = random.chance(70) ? max(size, 1) : 1
-        switch random.below(100) {
+        switch isInside ? 99 : random.below(100) {
         case 0..<3: return ORACLE_DATA_ADDRESS + 0x1000 - random.below(size + 1)
         case 3..<5: return end - random.below(size + 1)
         case 5..<7: return end + random.below(ORACLE_CONSTANT_SIZE - size)
@@ -37,7 +37,9 @@ extension CaseGenerator {
         let gpr = oracle_gpr(registers)
         // State areas are larger than the decoder says, and aligned.
         let isArea = decoded.hint == .stateComponents || decoded.hint == .legacyArea
-        var address = target(size: isArea ? 832 : UInt64(decoded.operandSize))
+        let size = isArea ? 832 : UInt64(decoded.operandSize)
+        // CPUs check the limits of segments for each part of an area by itself.
+        var address = target(size: size, isInside: mode.isSegmented && size > 32)
         if isArea && random.chance(95) { address &= ~63 }
         let goal = address &- base(of: decoded.segment)
         if decoded.isGather {
@@ -135,8 +137,9 @@ extension CaseGenerator {
             var present = random.below(8)
             var layout: UInt64 = 0
             if random.chance(50) { layout = random.below(8) | present | 1 << 63 }
-            if random.chance(10) { present |= 1 << random.below(64) }
-            if random.chance(5) { layout |= 1 << random.below(64) }
+            // Not bits of components that the host may have beside.
+            if random.chance(10) { present |= 1 << (20 + random.below(44)) }
+            if random.chance(5) { layout |= 1 << (20 + random.below(44)) }
             let reserved: UInt64 = random.chance(5) ? 1 << random.below(64) : 0
             put(c, 1, operand &+ 512, [present, layout, reserved, 0, 0, 0, random.chance(5) ? 1 : 0, 0], width: 8)
         default: break

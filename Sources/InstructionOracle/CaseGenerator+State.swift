@@ -77,7 +77,8 @@ extension CaseGenerator {
         switch random.below(100) {
         case 0..<4: offset = 0x1000 - random.below(UInt64(decoded.length))
         // The breakpoint behind the others needs a place.
-        case 4..<6 where !decoded.hasSteps: offset = ORACLE_CODE_SIZE - random.below(UInt64(decoded.length)) - 1
+        case 4..<6 where !decoded.hasSteps && !decoded.isOfUnknownLength:
+            offset = ORACLE_CODE_SIZE - random.below(UInt64(decoded.length)) - 1
         default: break
         }
         c.pointee.code_address = ORACLE_CODE_ADDRESS + offset

@@ -98,6 +98,8 @@ extension InstructionBench {
         package var operandSize: UInt8
         /// Traps between its steps: repeated string instructions and gathers.
         package var hasSteps: Bool
+        /// UD0 and UD1: some CPUs fetch a ModRM byte.
+        package var isOfUnknownLength: Bool
         package var hint: Hint
         package var reg: UInt8
         package var rm: UInt8
@@ -143,6 +145,8 @@ extension InstructionBench {
             var other = Instruction()
             _ = hostDecoder.decode(code, available: available, codeSize: codeSize, into: &other)
             if other.operation != .invalid { return nil }
+            // AMD's VERR and VERW, which also clear buffers, take LOCK.
+            if instruction.map == 1 && instruction.opcode == 0 && instruction.prefixes.contains(.lock) { return nil }
         }
         let hint: Hint =
             switch instruction.operation {
@@ -167,7 +171,8 @@ extension InstructionBench {
             scale: instruction.scale, segment: instruction.segment, displacement: instruction.displacement,
             addressSize: instruction.addressSize, operandSize: instruction.operandSize,
             hasSteps: hint == .string && !instruction.prefixes.isDisjoint(with: [.rep, .repne])
-                || instruction.operation == .gather, hint: hint,
+                || instruction.operation == .gather,
+            isOfUnknownLength: instruction.operation == .ud, hint: hint,
             reg: instruction.reg, rm: instruction.rm,
             isGather: instruction.operation == .gather, usesStack: hint == .farPointer && !instruction.isMemory)
     }

@@ -40,13 +40,17 @@ extension Interpreter {
 
     func saveFXState(_ instruction: borrowing Instruction) throws(GuestFault) {
         try requireFXState()
+        try requireEnd(instruction, write: true)
         let linear = try areaAddress(instruction, size: 512, alignment: 16, write: true)
         prepareLegacyArea(hasLongPointers: instruction.prefixes.contains(.w))
+        // Access to the whole area is wanted, from its end.
+        _ = try hostPointerForWrite(linear: linear &+ 511, size: 1)
         try storeParts([(0, 160 + vectorBytes)], linear: linear)
     }
 
     func restoreFXState(_ instruction: borrowing Instruction) throws(GuestFault) {
         try requireFXState()
+        try requireEnd(instruction, write: false)
         let linear = try areaAddress(instruction, size: 512, alignment: 16, write: false)
         let area = try loadArea(linear, count: 512)
         if area.load(fromByteOffset: 24, as: UInt32.self) & ~host.mxcsrMask != 0 { throw .generalProtection }
@@ -55,14 +59,27 @@ extension Interpreter {
         davit_fpu_normalize(davit_cpu_xsave(cpu))
     }
 
+    /// The end of FXSAVE's area lies within its segment: that comes before the alignment of its beginning. EFLAGS.AC asks for that of
+    /// the area's fields beside.
+    private func requireEnd(_ instruction: borrowing Instruction, write: Bool) throws(GuestFault) {
+        let wrap = UInt64.max >> (64 &- UInt64(instruction.addressSize) &* 8)
+        let end = (effectiveOffset(instruction) &+ 511) & wrap
+        _ = try linearAddress(segment: instruction.segment, offset: end, size: 1, write: write)
+        if wantsAlignment { try checkAlignment(uncheckedAddress(instruction), size: 512) }
+    }
+
+    /// As `SystemState.checksAlignment` is off while state areas are accessed.
+    private var wantsAlignment: Bool {
+        let flags = cpu.pointee.rflags & RFLAGS.AC != 0 && cpu.pointee.cr0 & CR0.AM != 0
+        return flags && cpu.pointee.cpl == 3
+    }
+
     /// The memory operand of FXSAVE, XSAVE and their like.
     private func areaAddress(
         _ instruction: borrowing Instruction, size: UInt64, alignment: UInt64, write: Bool
     ) throws(GuestFault) -> UInt64 {
-        if is64Bit, uncheckedAddress(instruction) & (alignment &- 1) != 0 { throw .generalProtection }
-        let linear = try operandAddress(instruction, size: size, write: write)
-        if linear & (alignment &- 1) != 0 { throw .generalProtection }
-        return linear
+        if uncheckedAddress(instruction) & (alignment &- 1) != 0 { throw .generalProtection }
+        return try operandAddress(instruction, size: size, write: write)
     }
 
     /// Bytes of XMM registers that the mode has: outside 64-bit mode the upper eight are left alone.
@@ -104,6 +121,9 @@ extension Interpreter {
     func saveExtendedState(_ instruction: borrowing Instruction, _ form: SaveForm) throws(GuestFault) {
         let requested = try requestedComponents()
         let linear = try areaAddress(instruction, size: 576, alignment: 64, write: true)
+        // Access to legacy area and header is wanted, whatever of them is written.
+        _ = try hostPointerForWrite(linear: linear, size: 1)
+        _ = try hostPointerForWrite(linear: linear &+ 575, size: 1)
         let inUse = componentsInUse
         let header = xsave + Self.headerOffset
         var parts: [Part] = []
@@ -112,10 +132,7 @@ extension Interpreter {
             header.storeBytes(of: requested | Self.compactedBit, toByteOffset: 8, as: UInt64.self)
             parts.append((Self.headerOffset, 16))
         } else {
-            let place = linear &+ UInt64(Self.headerOffset)
-            _ = try hostPointerForWrite(linear: linear, size: 8)
-            _ = try hostPointerForWrite(linear: place, size: 8)
-            let old = try load(UInt64.self, linear: place)
+            let old = try load(UInt64.self, linear: linear &+ UInt64(Self.headerOffset))
             header.storeBytes(of: old & ~requested | requested & inUse, as: UInt64.self)
             parts.append((Self.headerOffset, 8))
         }
@@ -128,7 +145,10 @@ extension Interpreter {
         let mxcsrOwners = form == .compacted ? saved & XCR0.SSE : requested & (XCR0.SSE | XCR0.AVX)
         if mxcsrOwners != 0 { parts.append((24, 8)) }
         if saved & XCR0.SSE != 0 { parts.append((160, vectorBytes)) }
-        if saved & XCR0.AVX != 0 { parts.append((576, vectorBytes)) }
+        if saved & XCR0.AVX != 0 {
+            _ = try hostPointerForWrite(linear: linear &+ 831, size: 1)
+            parts.append((576, vectorBytes))
+        }
         try storeParts(parts, linear: linear)
     }
 

@@ -22,8 +22,6 @@ extension Interpreter {
         default:
             // Operands of many parts need no alignment but what the instruction itself asks for.
             let checksAlignment = system.pointee.checksAlignment
-            let isStateArea = instruction.form == .m
-            if checksAlignment && isStateArea { try checkAlignment(uncheckedAddress(instruction), size: 512) }
             system.pointee.checksAlignment = false
             defer { system.pointee.checksAlignment = checksAlignment }
             try executeInParts(instruction)
@@ -103,17 +101,29 @@ extension Interpreter {
             if vector != 0 { throw hostFault(vector) }
             return
         }
-        let size = Int(instruction.operandSize)
+        var size = Int(instruction.operandSize)
         let isStore = shape.access.contains(.writesRM)
         if shape.access.contains(.aligned), uncheckedAddress(instruction) & UInt64(size &- 1) != 0 {
             try checkMisaligned(instruction, isStore: isStore)
         }
         let linear = try operandAddress(instruction, size: UInt64(size), write: isStore)
         if system.pointee.checksAlignment { try checkAlignment(linear, size: size) }
+        if size == 16 { size = operandBytes(instruction) }
         let operand = isStore ? try storeOperand(linear, size: size) : try loadOperand(linear, size: size)
         let vector = thunk(reg, operand.place, vvvv, immediate, cpu)
         if vector != 0 { throw hostFault(vector) }
         if operand.isCopy && isStore { try finishStore(linear, size: size) }
+    }
+
+    /// How much is read of an operand of 16 bytes: legacy PUNPCKLxx, UNPCKLPx and shifts by a count use the lower half of it, and
+    /// AMD's CPUs read no more.
+    @inline(__always)
+    private func operandBytes(_ instruction: borrowing Instruction) -> Int {
+        guard isAMD, instruction.map == 1, !instruction.prefixes.contains(.vex) else { return 16 }
+        switch instruction.opcode {
+        case 0x14, 0x60...0x62, 0x6C, 0xD1...0xD3, 0xE1, 0xE2, 0xF1...0xF3: return 8
+        default: return 16
+        }
     }
 
     /// The memory operand's linear address before any check: alignment comes first.

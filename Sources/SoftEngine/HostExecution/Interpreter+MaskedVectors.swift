@@ -33,10 +33,13 @@ extension Interpreter {
         if instruction.addressSize == 2 { offset &= 0xFFFF }
         let linear = try linearAddress(
             segment: instruction.segment, offset: offset, size: UInt64(count), write: true)
-        if system.pointee.checksAlignment { try checkAlignment(linear, size: count) }
+        let checksAlignment = system.pointee.checksAlignment
+        if checksAlignment { try checkAlignment(linear, size: 8) }
+        system.pointee.checksAlignment = false
+        defer { system.pointee.checksAlignment = checksAlignment }
         // Access to all the bytes that are stored comes before the first store. A fault names the operand's start in its page.
-        // AMD's CPUs want the first page whatever the mask.
-        if HostCPUID.isAMD { _ = try hostPointerForWrite(linear: linear, size: 1) }
+        // AMD's CPUs want all bytes, whatever the mask.
+        if isAMD { _ = try hostPointerForWrite(linear: linear, size: count) }
         for i in 0..<count where mask.load(fromByteOffset: i, as: UInt8.self) & 0x80 != 0 {
             let place = linear &+ UInt64(i)
             _ = try hostPointerForWrite(linear: max(linear, place & ~0xFFF), size: 1)
@@ -57,17 +60,20 @@ extension Interpreter {
         let size = instruction.prefixes.contains(.l) ? 32 : 16
         let segment = instruction.segment
         let offset = effectiveOffset(instruction)
+        let wrap = UInt64.max >> (64 &- UInt64(instruction.addressSize) &* 8)
         let mask = vectorPlace(instruction.vvvv)
         let register = vectorPlace(instruction.reg)
         let bytes = UInt64(element)
         if isStore {
             // Access to all elements comes before the first store.
             for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
-                let linear = try linearAddress(segment: segment, offset: offset &+ UInt64(at), size: bytes, write: true)
+                let linear = try linearAddress(
+                    segment: segment, offset: (offset &+ UInt64(at)) & wrap, size: bytes, write: true)
                 _ = try hostPointerForWrite(linear: linear, size: element)
             }
             for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
-                let linear = try linearAddress(segment: segment, offset: offset &+ UInt64(at), size: bytes, write: true)
+                let linear = try linearAddress(
+                    segment: segment, offset: (offset &+ UInt64(at)) & wrap, size: bytes, write: true)
                 try store(Self.element(register, at, element), linear: linear, size: UInt8(element))
             }
             return
@@ -75,7 +81,8 @@ extension Interpreter {
         let result = host.scratch
         result.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
         for at in stride(from: 0, to: size, by: element) where Self.isSelected(mask, at, element) {
-            let linear = try linearAddress(segment: segment, offset: offset &+ UInt64(at), size: bytes, write: false)
+            let linear = try linearAddress(
+                segment: segment, offset: (offset &+ UInt64(at)) & wrap, size: bytes, write: false)
             Self.putElement(try load(linear: linear, size: UInt8(element)), result + at, element)
         }
         register.copyMemory(from: result, byteCount: 16)
@@ -93,7 +100,7 @@ extension Interpreter {
         let register = vectorPlace(instruction.reg)
         let mask = vectorPlace(instruction.vvvv)
         let indices = vectorPlace(instruction.index)
-        if !HostCPUID.isAMD {
+        if !isAMD {
             for i in 0..<count {
                 let isSet = Self.isSelected(mask, i * element, element)
                 Self.putElement(isSet ? UInt64.max : 0, Self.place(mask, i * element), element)
