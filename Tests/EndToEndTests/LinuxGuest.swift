@@ -2,7 +2,7 @@ import Glibc
 
 /// Debian's kernels and the initramfs that `scripts/setup` has fetched and made.
 enum LinuxGuest {
-    static let prompt = "guest:~# "
+    static let prompt = "guest# "
 
     private static var cache: String {
         let home = getenv("HOME").map { String(cString: $0) } ?? "/root"
