@@ -1,4 +1,3 @@
-import ACPITables
 import Chipset
 import DeviceBus
 import GuestMemory
@@ -29,7 +28,8 @@ struct Board: Sendable {
             configuration.engine,
             EngineParts(
                 memory: machine.memory, io: bus, clock: clock, vcpuCount: configuration.cpuCount,
-                trace: configuration.trace, log: { log.write(.warning, $0) }))
+                trace: configuration.trace,
+                log: { configuration.trace.isEmpty ? log.writeFromGuest($0) : log.write(.warning, $0) }))
         channels = machine.serialChannels.compactMap { $0.map(BoardChannel.init) }
 
         var serialPorts: [UART16550] = []
@@ -91,11 +91,6 @@ struct Board: Sendable {
         for device in configuration.devices {
             try Catalog.devices.make(device, DeviceContext(bus: bus, control: control, clock: clock))
         }
-    }
-
-    /// What the ACPI tables tell the guest.
-    var platform: ACPIPlatform {
-        ACPIPlatform(processorCount: engine.vcpus.count, serialPorts: Set(serialPorts.indices))
     }
 
     /// A break on the first serial line, as from a terminal's Break key.

@@ -21,6 +21,17 @@ public final class Log: Sendable {
     /// Keeps lines whole: guards writes to the descriptor.
     private let writing = Mutex(())
 
+    /// Lines that guests have caused in the current second of the host's monotonic clock.
+    private struct Flood {
+        var second = 0
+        var lines = 0
+    }
+
+    /// How many lines a guest may cause in a second.
+    private static let linesPerSecond = 50
+    /// Guards the count.
+    private let flood = Mutex(Flood())
+
     /// Lines up to `level` on standard error.
     public init(level: LogLevel = .warning) {
         self.level = level
@@ -40,6 +51,20 @@ public final class Log: Sendable {
     }
 
     deinit { if descriptor != STDERR_FILENO { close(descriptor) } }
+
+    /// A warning that the guest has caused, and could cause again and again: past a rate, lines are dropped.
+    public func writeFromGuest(_ message: String) {
+        guard level >= .warning else { return }
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        let lines = flood.withLock { flood in
+            if flood.second != now.tv_sec { flood = Flood(second: now.tv_sec) }
+            flood.lines += 1
+            return flood.lines
+        }
+        if lines <= Self.linesPerSecond { write(.warning, message) }
+        if lines == Self.linesPerSecond { write(.warning, "more such lines in this second are dropped") }
+    }
 
     /// `message` may have several lines; it ends without a line feed.
     public func write(_ level: LogLevel, _ message: @autoclosure () -> String) {

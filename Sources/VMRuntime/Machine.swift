@@ -24,9 +24,9 @@ public final class Machine: Sendable {
     let log: Log
     let memory: GuestMemory
     let loop: EventLoop
-    private let kernel: KernelFile
-    private let initrd: KernelFile?
-    private let modules: [BootModule]
+    let kernel: KernelFile
+    let initrd: KernelFile?
+    let modules: [BootModule]
     let serialChannels: [StreamChannel?]
     let inbox: Inbox<Event>
 
@@ -85,47 +85,5 @@ public final class Machine: Sendable {
         } catch {
             throw MachineError(.host, "signals cannot be watched: \(error)")
         }
-    }
-
-    /// Builds the chips and the engine, writes the firmware's tables and loads the kernel.
-    func makeBoard() throws(MachineError) -> Board {
-        let control = BoardControl { [inbox] in inbox.put(.machine($0)) }
-        let board = try Board(self, control: control)
-        let tables: ACPITableSet
-        do throws(ACPIError) {
-            tables = try ACPITableSet(board.platform)
-        } catch {
-            throw MachineError(.configuration, error.description)
-        }
-        let loaded: LoadedKernel
-        do throws(BootError) {
-            let request = BootRequest(
-                kernel: kernel, initrd: initrd, modules: modules, commandLine: configuration.commandLine,
-                rsdp: tables.rsdp)
-            loaded = try BootLoader.load(request, into: memory)
-        } catch {
-            throw MachineError(error)
-        }
-        do {
-            try tables.write(into: memory)
-            try board.engine.vcpus[0].restore(loaded.state)
-        } catch {
-            throw MachineError(.image, "--kernel \(configuration.kernel) cannot be entered: \(error)")
-        }
-        for line in loaded.warnings { log.write(.warning, line) }
-        for line in loaded.report { log.write(.info, line) }
-        return board
-    }
-}
-
-extension MachineError {
-    init(_ error: BootError) {
-        let kind: Kind =
-            switch error.reason {
-            case .unreadable: .file
-            case .commandLineTooLong: .configuration
-            case .notAKernel, .unsupported, .truncated, .malformed, .doesNotFit: .image
-            }
-        self.init(kind, error.description)
     }
 }

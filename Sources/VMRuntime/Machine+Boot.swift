@@ -1,0 +1,80 @@
+import ACPITables
+import BootLoaders
+import GuestMemory
+import HostLinux
+import MachineModel
+import Synchronization
+
+extension Machine {
+    /// What the loading thread leaves behind.
+    private final class Loading: Sendable {
+        /// Guards the result; a failure until the thread is done.
+        let result = Mutex<Result<LoadedKernel, MachineError>>(
+            .failure(MachineError(.host, "the kernel is being loaded")))
+    }
+
+    /// Builds the chips and the engine, while another thread writes the firmware's tables and loads the kernel: to start up quickly.
+    func makeBoard() throws(MachineError) -> Board {
+        let loading = Loading()
+        let loader: HostThread
+        do throws(SystemError) {
+            loader = try HostThread(name: "davit-loader") { [self] in
+                let result: Result<LoadedKernel, MachineError>
+                do throws(MachineError) { result = .success(try loadKernel()) } catch { result = .failure(error) }
+                loading.result.withLock { $0 = result }
+            }
+        } catch {
+            throw MachineError(.host, "loading the kernel gets no thread: \(error)")
+        }
+        let board: Board
+        do throws(MachineError) {
+            board = try Board(self, control: BoardControl { [inbox] in inbox.put(.machine($0)) })
+        } catch {
+            loader.join()
+            throw error
+        }
+        loader.join()
+        do {
+            let loaded = try loading.result.withLock { $0 }.get()
+            for line in loaded.warnings { log.write(.warning, line) }
+            for line in loaded.report { log.write(.info, line) }
+            try board.engine.vcpus[0].restore(loaded.state)
+            return board
+        } catch {
+            board.detach()
+            throw error as? MachineError
+                ?? MachineError(.image, "--kernel \(configuration.kernel) cannot be entered: \(error)")
+        }
+    }
+
+    private func loadKernel() throws(MachineError) -> LoadedKernel {
+        do {
+            let tables = try ACPITableSet(
+                ACPIPlatform(
+                    processorCount: configuration.cpuCount, serialPorts: Set(configuration.serialPorts.indices)))
+            let request = BootRequest(
+                kernel: kernel, initrd: initrd, modules: modules, commandLine: configuration.commandLine,
+                rsdp: tables.rsdp)
+            let loaded = try BootLoader.load(request, into: memory)
+            try tables.write(into: memory)
+            return loaded
+        } catch let error as BootError {
+            throw MachineError(error)
+        } catch {
+            throw MachineError(.configuration, "\(error)")
+        }
+    }
+}
+
+extension MachineError {
+    /// A kernel, initrd or module that cannot be used.
+    init(_ error: BootError) {
+        let kind: Kind =
+            switch error.reason {
+            case .unreadable: .file
+            case .commandLineTooLong: .configuration
+            case .notAKernel, .unsupported, .truncated, .malformed, .doesNotFit: .image
+            }
+        self.init(kind, error.description)
+    }
+}
