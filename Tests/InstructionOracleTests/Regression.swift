@@ -1,3 +1,5 @@
+import Testing
+
 import InstructionOracle
 
 /// An encoding that the fuzzer found to differ once, run again in many states.
