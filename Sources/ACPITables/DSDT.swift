@@ -6,7 +6,7 @@ enum DSDT {
         var devices = (0..<platform.processorCount).map(processor)
         devices += platform.serialPorts.sorted().map(serialPort)
         devices += chipset
-        if platform.hasKeyboard { devices.append(keyboard) }
+        if platform.hasKeyboard { devices += [keyboard, mouse] }
         if platform.hasHPET { devices.append(hpet) }
         if platform.hasPvpanic { devices.append(pvpanic) }
         devices += platform.devices
@@ -54,6 +54,9 @@ enum DSDT {
         device(
             "KBD", "PNP0303", [.port(Port.keyboardData), .port(Port.keyboardCommand), .interrupt(IRQ.keyboard)])
     }
+
+    /// The controller's auxiliary device; its ports are the keyboard's.
+    private static var mouse: AML { device("MOU", "PNP0F13", [.interrupt(IRQ.mouse)]) }
 
     private static var hpet: AML {
         device("HPET", "PNP0103", [.memory(MMIO.hpet, size: MMIO.hpetSize)])

@@ -25,9 +25,8 @@ public enum PlatformLayout {
         /// COM1 to COM4 in order.
         public static let serial = [com1, com2, com3, com4]
         public static let resetControl: UInt16 = 0xCF9
-        /// CONFIG_ADDRESS of PCI. The reset control register answers byte accesses in its midst, so one device owns all
-        /// four ports: the host bridge, or on a machine without PCI the reset control itself.
-        public static let configAddress: ClosedRange<UInt16> = 0xCF8...0xCFB
+        /// CONFIG_ADDRESS and CONFIG_DATA of PCI: the host bridge's. Byte accesses at `resetControl`, in their midst, are not for PCI.
+        public static let pciConfiguration: ClosedRange<UInt16> = 0xCF8...0xCFF
         public static let pvpanic: UInt16 = 0x505
         /// The debug-exit device's port unless the user names another.
         public static let debugExit: UInt16 = 0xF4

@@ -63,8 +63,8 @@ struct Board: Sendable {
                 at: PlatformLayout.Port.systemControlA...PlatformLayout.Port.systemControlA)
             let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
-            let reset = ResetControl(control: control)
-            try bus.ports.attach(reset, name: "reset control", at: PlatformLayout.Port.configAddress)
+            let bridge = HostBridge(resetControl: ResetControl(control: control))
+            try bus.ports.attach(bridge, name: "host bridge", at: PlatformLayout.Port.pciConfiguration)
             let panic = PVPanic(control: control) {
                 log.write(.info, "the guest has panicked and runs its crash kernel")
             }

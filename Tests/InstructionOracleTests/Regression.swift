@@ -1,6 +1,7 @@
 import Testing
 
 import InstructionOracle
+import Testing
 
 /// An encoding that the fuzzer found to differ once, run again in many states.
 struct Regression: CustomTestStringConvertible {

@@ -4,9 +4,9 @@ import Synchronization
 /// The reset control register at port 0xCF9 of Intel's chipsets (RST_CNT; Intel 7 Series PCH data sheet, 13.7.5), which
 /// FADT names as ACPI's reset register.
 ///
-/// It answers byte accesses at the second port of `PlatformLayout.Port.configAddress` and nothing else there: a wide
-/// write to those ports is an address for PCI, and one of its bytes must not reset the machine. A PCI host bridge that
-/// owns the ports hands such byte accesses on. Left out: the difference between soft, hard and full reset, for there is
+/// It answers byte accesses at the second port of `PlatformLayout.Port.pciConfiguration` and nothing else there: a wide
+/// write to those ports is an address for PCI, and one of its bytes must not reset the machine. The host bridge, which
+/// owns the ports, hands such byte accesses on. Left out: the difference between soft, hard and full reset, for there is
 /// nothing here that outlives any of them.
 public final class ResetControl: PortDevice {
     private let control: any MachineControl
