@@ -5,4 +5,5 @@ kernel612="$cache/linux-6.12/vmlinuz"
 # The ELF kernels inside them.
 vmlinux61="$cache/linux-6.1/vmlinux"
 vmlinux612="$cache/linux-6.12/vmlinux"
-initramfs="$cache/initramfs.cpio"
+# Belongs to the checkout, whose scripts/init is in it.
+initramfs=".build/guest/initramfs.cpio"

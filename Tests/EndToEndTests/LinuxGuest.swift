@@ -9,7 +9,7 @@ enum LinuxGuest {
         return (getenv("XDG_CACHE_HOME").map { String(cString: $0) } ?? home + "/.cache") + "/davit"
     }
 
-    static var initramfs: String { cache + "/initramfs.cpio" }
+    static var initramfs: String { ".build/guest/initramfs.cpio" }
     static var kernel61: String { cache + "/linux-6.1/vmlinuz" }
     static var vmlinux61: String { cache + "/linux-6.1/vmlinux" }
     static var kernel612: String { cache + "/linux-6.12/vmlinuz" }
