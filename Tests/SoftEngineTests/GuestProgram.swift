@@ -138,12 +138,14 @@ final class GuestProgram {
     /// Runs to the end. `reports` then has what the guest wrote.
     @discardableResult
     func run() -> VCPUExit {
+        let boot = engine.vcpus[0]
         for vcpu in engine.vcpus.dropFirst() {
-            let thread = Thread { _ = vcpu.run() }
+            // Whoever halts last reports it: then the boot processor sleeps already.
+            let thread = Thread { if vcpu.run() != .stopped { boot.requestStop() } }
             thread.stackSize = 8 << 20
             thread.start()
         }
-        let exit = engine.vcpus[0].run()
+        let exit = boot.run()
         for vcpu in engine.vcpus.dropFirst() { vcpu.requestStop() }
         return exit
     }
