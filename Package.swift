@@ -38,6 +38,7 @@ let package = Package(
         // Floor 2: parts.
         room("DeviceBus", on: ["GuestMemory", "MachineModel"]),
         room("Chipset", on: ["GuestMemory", "MachineModel"]),
+        room("PCI", on: ["GuestMemory", "MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
@@ -49,8 +50,8 @@ let package = Package(
         room(
             "VMRuntime",
             on: [
-                "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "ConsoleBackends",
-                "ACPITables", "BootLoaders", "SoftEngine",
+                "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI",
+                "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine",
             ]),
 
         // Floor 4: the product.
@@ -88,6 +89,7 @@ let package = Package(
         tests("InstructionOracle", of: ["InstructionOracle"]),
         tests("DeviceBus", of: ["DeviceBus"]),
         tests("Chipset", of: ["Chipset"]),
+        tests("PCI", of: ["PCI", "DeviceBus"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -7,9 +7,9 @@ public struct ACPIPlatform: Sendable {
     public var hasKeyboard: Bool
     public var hasHPET: Bool
     public var hasPvpanic: Bool
-    /// Further objects for `\_SB`, such as a PCI root or virtio devices.
+    /// Further objects for `\_SB`, such as virtio devices without PCI.
     public var devices: [AML]
-    /// Further tables, such as MCFG.
+    /// Further tables.
     public var tables: [ACPITable]
 
     /// What the tables' place below 1 MiB has room for.

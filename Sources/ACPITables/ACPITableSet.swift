@@ -26,6 +26,7 @@ public struct ACPITableSet: Sendable {
         let dsdt = layout.append(DSDT.table(platform))
         var listed = [layout.append(FADT.table(facs: facs, dsdt: dsdt, hasKeyboard: platform.hasKeyboard))]
         listed.append(layout.append(MADT.table(processorCount: platform.processorCount)))
+        listed.append(layout.append(MCFG.table()))
         if platform.hasHPET { listed.append(layout.append(HPETTable.table())) }
         for table in platform.tables { listed.append(layout.append(table)) }
         let rsdt = layout.append(RootTables.rsdt(listed))

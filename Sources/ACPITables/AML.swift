@@ -7,7 +7,7 @@ public struct AML: Sendable {
 
     init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-    private init(opcode: [UInt8], enclosing contents: [UInt8]) {
+    init(opcode: [UInt8], enclosing contents: [UInt8]) {
         bytes = opcode + Self.packageLength(contents.count) + contents
     }
 
@@ -74,7 +74,7 @@ public struct AML: Sendable {
     private static func join(_ pieces: [AML]) -> [UInt8] { pieces.flatMap(\.bytes) }
 
     /// NameString (20.2.2): `\` for the root, then segments of four characters, filled up with `_`.
-    private static func name(_ path: String) -> [UInt8] {
+    static func name(_ path: String) -> [UInt8] {
         let isAbsolute = path.hasPrefix("\\")
         let segments = path.dropFirst(isAbsolute ? 1 : 0).split(separator: ".").map { segment -> [UInt8] in
             let letters = Array(segment.utf8)

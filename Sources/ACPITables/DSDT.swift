@@ -6,6 +6,7 @@ enum DSDT {
         var devices = (0..<platform.processorCount).map(processor)
         devices += platform.serialPorts.sorted().map(serialPort)
         devices += chipset
+        devices.append(PCIRoot.device)
         if platform.hasKeyboard { devices += [keyboard, mouse] }
         if platform.hasHPET { devices.append(hpet) }
         if platform.hasPvpanic { devices.append(pvpanic) }
@@ -46,7 +47,11 @@ enum DSDT {
             device("SPKR", "PNP0800", [.port(Port.systemControlB)]),
             device(
                 "MBRD", "PNP0C02",
-                [.ports(Port.powerManagement), .port(Port.systemControlA), .memory(MMIO.ioapic, size: MMIO.ioapicSize)]),
+                [
+                    .ports(Port.powerManagement), .port(Port.systemControlA),
+                    .memory(MMIO.ioapic, size: MMIO.ioapicSize),
+                    .memory(PlatformLayout.PCI.ecam, size: PlatformLayout.PCI.ecamSize),
+                ]),
         ]
     }
 

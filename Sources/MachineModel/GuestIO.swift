@@ -39,3 +39,15 @@ public protocol MMIODevice: AnyObject, Sendable {
     func readMMIO(offset: UInt64, width: AccessWidth) -> UInt64
     func writeMMIO(offset: UInt64, width: AccessWidth, value: UInt64)
 }
+
+/// Address space in which devices may be given places that move: what a BAR needs of the bus.
+public protocol MMIOSpace: AnyObject, Sendable {
+    /// A place of `size` bytes for `device`, which answers nowhere until it is moved; nil if the space holds no more devices.
+    func makePlace(for device: any MMIODevice, name: String, size: UInt64) -> (any MMIOPlace)?
+}
+
+/// One device's place in an `MMIOSpace`. Any thread may call.
+public protocol MMIOPlace: Sendable {
+    /// Lets the device answer from `start` on, or nowhere. False if it may not stand there; then it answers where it did before.
+    func move(to start: GuestPhysicalAddress?) -> Bool
+}

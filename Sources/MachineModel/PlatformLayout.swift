@@ -73,6 +73,23 @@ public enum PlatformLayout {
         public static let localAPICSize: UInt64 = 0x1000
     }
 
+    /// PCI Express: one segment, one root, bus 0 to 255.
+    public enum PCI {
+        /// The memory-mapped configuration space (ECAM), a megabyte for each bus.
+        public static let ecam = GuestPhysicalAddress(0xE000_0000)
+        /// In bytes.
+        public static let ecamSize: UInt64 = 256 << 20
+        public static let busCount = 256
+        /// Where memory BARs stand.
+        public static let memoryWindow: Range<UInt64> = 0xC000_0000..<0xE000_0000
+        /// INTA# to INTD# of bus 0, device 0 come in at this global system interrupt and the next three, level-triggered.
+        public static let firstGSI = 16
+        public static let lineCount = 4
+
+        /// Which of the four lines a device's pin (0 for INTA#) leads to: each device's pins begin at the next line, so that they spread.
+        public static func line(device: Int, pin: Int) -> Int { (device + pin) % lineCount }
+    }
+
     /// What FADT and DSDT say about ACPI's fixed hardware (ACPI 6.5, 4.8).
     ///
     /// There is no system management mode, so FADT's SMI_CMD is 0 and the machine is in ACPI mode from the start:

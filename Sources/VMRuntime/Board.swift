@@ -33,7 +33,7 @@ struct Board: Sendable {
         channels = machine.serialChannels.compactMap { $0.map(BoardChannel.init) }
 
         var serialPorts: [UART16550] = []
-        do throws(BusError) {
+        do {
             let lines = try InterruptLines(engine.interrupts, on: bus)
             let hpet = HPET(
                 irq0: lines.isa(PlatformLayout.IRQ.pit), irq8: lines.isa(PlatformLayout.IRQ.rtc), line: lines.pin,
@@ -63,8 +63,7 @@ struct Board: Sendable {
                 at: PlatformLayout.Port.systemControlA...PlatformLayout.Port.systemControlA)
             let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
-            let bridge = HostBridge(resetControl: ResetControl(control: control))
-            try bus.ports.attach(bridge, name: "host bridge", at: PlatformLayout.Port.pciConfiguration)
+            _ = try Self.makeHostBridge(on: bus, lines: lines, control: control)
             let panic = PVPanic(control: control) {
                 log.write(.info, "the guest has panicked and runs its crash kernel")
             }

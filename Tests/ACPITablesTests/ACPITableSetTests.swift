@@ -68,7 +68,7 @@ extension [UInt8] {
         let short = stride(from: 36, to: rsdt.count, by: 4).map { rsdt.number($0, 4) }
         let long = stride(from: 36, to: xsdt.count, by: 8).map { xsdt.number($0, 8) }
         #expect(short == long)
-        #expect(try reader.tables().keys.sorted() == ["APIC", "FACP", "HPET"])
+        #expect(try reader.tables().keys.sorted() == ["APIC", "FACP", "HPET", "MCFG"])
     }
 
     @Test func fadtLeadsToDSDTAndFACSAndNamesThePorts() throws {
@@ -150,5 +150,12 @@ extension [UInt8] {
         let huge = ACPITable(signature: "OEM1", revision: 1, body: [UInt8](repeating: 0, count: 0x2_0000))
         #expect(throws: ACPIError.self) { try ACPITableSet(ACPIPlatform(processorCount: 1, tables: [huge])) }
         #expect(throws: Never.self) { try ACPITableSet(ACPIPlatform(processorCount: 1024)) }
+    }
+
+    @Test func mcfgNamesTheConfigurationSpaceOfAllBuses() throws {
+        let mcfg = try #require(try write(ACPIPlatform(processorCount: 1)).tables()["MCFG"])
+        #expect(mcfg.count == 60)
+        #expect(mcfg.number(44, 8) == 0xE000_0000)
+        #expect(mcfg.number(54, 2) == 0xFF00)
     }
 }
