@@ -108,6 +108,15 @@ final class TranslatedExecution {
 
     /// Runs translated code from RIP on, until the interpreter or the run loop has to do something.
     func run() -> Outcome {
+        let outcome = runUnits()
+        // The check that follows an instruction behind STI is passed over if the interpreter carries that instruction out.
+        if cpu.pointee.interrupt_waits != 0 && cpu.pointee.rflags & RFLAGS.IF != 0 {
+            davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue)
+        }
+        return outcome
+    }
+
+    private func runUnits() -> Outcome {
         forgetOverwritten()
         let mode = TranslationMode(cpu)
         if let place = takeResumption(mode) {
@@ -121,11 +130,7 @@ final class TranslatedExecution {
             state.pointee.statistics.exits[Int(cpu.pointee.exit_reason)] &+= 1
             let site = UnsafeMutablePointer<UInt8>(bitPattern: UInt(cpu.pointee.exit_pc)).unsafelyUnwrapped - delta
             switch davit_leave(cpu.pointee.exit_reason) {
-            case DAVIT_LEAVE_LOOKUP:
-                if cpu.pointee.interrupt_waits != 0 && cpu.pointee.rflags & RFLAGS.IF != 0 {
-                    davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue)
-                }
-                return .goOn
+            case DAVIT_LEAVE_LOOKUP: return .goOn
             case DAVIT_LEAVE_LINK:
                 // STAC and CLAC change the mode on the way.
                 guard let entry = link(from: site, TranslationMode(cpu)) else { return .interpret }
