@@ -1,4 +1,6 @@
+import DavitTesting
 import MachineModel
+import Synchronization
 import Testing
 
 @testable import SoftEngine
@@ -91,6 +93,23 @@ import Testing
         bench.write(0, 0x380, 77)
         #expect(bench.read(0, 0x380) == 0)
         #expect(bench.read(0, 0x390) == 0)
+    }
+
+    /// Whenever the counter is read it is one further on: the deadline that is one away must not count as passed and ages ahead.
+    @Test func tscDeadlineThatPassesMeanwhileIsNotMissed() {
+        let counter = Atomic<UInt64>(0)
+        let clock = ManualClock()
+        let bus = LocalAPICs(
+            vcpuCount: 1, clock: clock, tscFrequency: 1_000_000_000,
+            hostTSC: { counter.wrappingAdd(1, ordering: .relaxed).newValue }, wake: { _ in })
+        bus[0].writeMMIO(offset: 0xF0, width: .four, value: 0x1FF)
+        bus[0].writeMMIO(offset: 0x320, width: .four, value: 0x4_0042)
+        for ahead: UInt64 in 0..<6 {
+            bus[0].tscDeadline = counter.load(ordering: .relaxed) + ahead
+            clock.advance(by: 10)
+            #expect(bus[0].acknowledge() == 0x42)
+            bus[0].endOfInterrupt()
+        }
     }
 
     @Test func tscDeadlineInThePastFiresAtOnce() {

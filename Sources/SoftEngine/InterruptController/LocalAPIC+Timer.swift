@@ -135,14 +135,10 @@ extension LocalAPIC {
 
     /// Stops what has run out while nobody could see it.
     private func settle(_ state: inout TimerState) {
-        if state.tscDeadline != 0, hasPassed(state.tscDeadline, state) { state.tscDeadline = 0 }
+        if state.tscDeadline != 0, bus.hostTSC() &+ state.tscOffset >= state.tscDeadline { state.tscDeadline = 0 }
         if timerEntry & APICLVT.timerMode == 0, state.initialCount != 0, bus.clock.now &- state.start >= state.period {
             state.initialCount = 0
         }
-    }
-
-    private func hasPassed(_ deadline: UInt64, _ state: borrowing TimerState) -> Bool {
-        bus.hostTSC() &+ state.tscOffset >= deadline
     }
 
     /// Delivers the interrupt that is due and arms the clock for the next one, if there is to be one.
@@ -153,12 +149,14 @@ extension LocalAPIC {
         switch entry & APICLVT.timerMode {
         case APICLVT.timerTSCDeadline:
             if state.tscDeadline == 0 || isMasked { break }
-            if hasPassed(state.tscDeadline, state) {
+            // One reading for both: a deadline that passes between two would lie ages ahead.
+            let tsc = bus.hostTSC() &+ state.tscOffset
+            if tsc >= state.tscDeadline {
                 state.tscDeadline = 0
                 raise(entry)
                 break
             }
-            let cycles = state.tscDeadline &- (bus.hostTSC() &+ state.tscOffset)
+            let cycles = state.tscDeadline &- tsc
             state.timer?.arm(at: now.addingSaturated(nanoseconds(cycles: cycles)))
             return
         case APICLVT.timerPeriodic:
