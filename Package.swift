@@ -39,6 +39,9 @@ let package = Package(
         room("DeviceBus", on: ["GuestMemory", "MachineModel"]),
         room("Chipset", on: ["GuestMemory", "MachineModel"]),
         room("PCI", on: ["GuestMemory", "MachineModel"]),
+        room("VirtioQueue", on: ["CDavit", "GuestMemory", "MachineModel"]),
+        room("VirtioTransport", on: ["GuestMemory", "MachineModel", "PCI", "VirtioQueue"]),
+        room("VirtioDevices", on: ["HostLinux", "GuestMemory", "MachineModel", "VirtioQueue"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
@@ -50,8 +53,8 @@ let package = Package(
         room(
             "VMRuntime",
             on: [
-                "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI",
-                "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine",
+                "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
+                "VirtioTransport", "VirtioDevices", "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine",
             ]),
 
         // Floor 4: the product.
@@ -75,7 +78,7 @@ let package = Package(
             swiftSettings: strict),
 
         // Tests.
-        room("DavitTesting", on: ["MachineModel"]),
+        room("DavitTesting", on: ["GuestMemory", "MachineModel"]),
         tests("GuestMemory", of: ["GuestMemory"]),
         tests("SoftEngine", of: ["SoftEngine"]),
         tests("ACPITables", of: ["ACPITables"]),
@@ -90,6 +93,9 @@ let package = Package(
         tests("DeviceBus", of: ["DeviceBus"]),
         tests("Chipset", of: ["Chipset"]),
         tests("PCI", of: ["PCI", "DeviceBus"]),
+        tests("VirtioQueue", of: ["VirtioQueue"]),
+        tests("VirtioTransport", of: ["VirtioTransport", "PCI", "DeviceBus"]),
+        tests("VirtioDevices", of: ["VirtioDevices"]),
     ],
     swiftLanguageModes: [.v6]
 )

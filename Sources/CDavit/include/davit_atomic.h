@@ -1,5 +1,5 @@
 // Atomic access to memory that Swift's `Atomic` cannot lay hands on: guest RAM (page table entries, locked instructions)
-// and tables shared by vCPU threads. All are sequentially consistent. Pointers are naturally aligned.
+// and tables shared by vCPU threads. All are sequentially consistent but those whose name says otherwise. Pointers are naturally aligned.
 #ifndef DAVIT_ATOMIC_H
 #define DAVIT_ATOMIC_H
 
@@ -24,5 +24,14 @@ static inline uint64_t davit_atomic_and64(void *_Nonnull place, uint64_t bits) {
 static inline uint64_t davit_atomic_add64(void *_Nonnull place, uint64_t value) {
     return __atomic_fetch_add((uint64_t *)place, value, __ATOMIC_SEQ_CST);
 }
+
+// Rings that a guest and a device share.
+static inline uint16_t davit_atomic_load16_acquire(const void *_Nonnull place) {
+    return __atomic_load_n((const uint16_t *)place, __ATOMIC_ACQUIRE);
+}
+static inline void davit_atomic_store16_release(void *_Nonnull place, uint16_t value) {
+    __atomic_store_n((uint16_t *)place, value, __ATOMIC_RELEASE);
+}
+static inline void davit_atomic_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 #endif

@@ -1,0 +1,75 @@
+import DavitTesting
+import GuestMemory
+import Synchronization
+import Testing
+import VirtioQueue
+
+/// A device with queues that the test serves by hand, and its transport's part.
+final class DeviceBench: VirtioHost {
+    let memory = try! GuestMemory(size: 8 << 20)
+    let device: any VirtioDevice
+    let queues: [GuestQueue]
+
+    private struct Record {
+        var interrupts: [Int] = []
+        var configurationChanges = 0
+        var failures: [VirtioError] = []
+    }
+
+    private let record = Mutex(Record())
+    var interrupts: [Int] { record.withLock { $0.interrupts } }
+    var configurationChanges: Int { record.withLock { $0.configurationChanges } }
+    var failures: [VirtioError] { record.withLock { $0.failures } }
+
+    /// Connects and activates the device with `size` entries in each queue.
+    init(_ device: any VirtioDevice, size: UInt16 = 16, isPacked: Bool = false, without refused: VirtioFeatures = []) {
+        self.device = device
+        let memory = memory
+        queues = device.queueSizes.indices.map {
+            GuestQueue(
+                memory, at: 0x1000 + UInt64($0) * GuestQueue.footprint(size: size), size: size, isPacked: isPacked)
+        }
+        device.connect(self)
+        activate(without: refused)
+    }
+
+    /// Agrees on all features but those refused.
+    func activate(without refused: VirtioFeatures = []) {
+        var features = device.features.union([.version1, .indirectDescriptors]).subtracting(refused)
+        if queues[0].isPacked { features.insert(.packedRing) }
+        let rings = queues.map { queue in
+            try! VirtioQueue(
+                QueueSetup(
+                    size: queue.size, descriptorArea: queue.descriptorArea, driverArea: queue.driverArea,
+                    deviceArea: queue.deviceArea), features: features, memory: memory)
+        }
+        device.activate(rings, features: features)
+    }
+
+    func interrupt(queue: Int) { record.withLock { $0.interrupts.append(queue) } }
+    func configurationChanged() { record.withLock { $0.configurationChanges += 1 } }
+
+    func deviceFailed(_ error: VirtioError) {
+        record.withLock { $0.failures.append(error) }
+        device.reset {}
+    }
+
+    func put(_ bytes: [UInt8], at address: UInt64) {
+        try! memory.write(bytes: bytes, at: GuestPhysicalAddress(address))
+    }
+
+    func put<Value: BitwiseCopyable>(_ value: Value, at address: UInt64) {
+        try! memory.write(value, at: GuestPhysicalAddress(address))
+    }
+
+    func bytes(at address: UInt64, _ count: Int) -> [UInt8] {
+        try! memory.readBytes(at: GuestPhysicalAddress(address), count: count)
+    }
+}
+
+/// Something that has happened, or not yet.
+final class Flag: Sendable {
+    private let value = Atomic<Bool>(false)
+    var isSet: Bool { value.load(ordering: .acquiring) }
+    func set() { value.store(true, ordering: .releasing) }
+}
