@@ -48,6 +48,7 @@ let package = Package(
         room(
             "SoftEngine",
             on: ["CDavit", "HostLinux", "X86Assembler", "GuestMemory", "X86", "MachineModel"]),
+        room("KVMEngine", on: ["CDavit", "GuestMemory", "X86", "MachineModel"]),
 
         // Floor 3: the machine.
         room(
@@ -55,6 +56,7 @@ let package = Package(
             on: [
                 "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
                 "VirtioTransport", "VirtioDevices", "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine",
+                "KVMEngine",
             ]),
 
         // Floor 4: the product.

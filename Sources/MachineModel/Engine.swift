@@ -50,8 +50,8 @@ public struct TraceOptions: OptionSet, Sendable {
 public enum EngineInterrupts: Sendable {
     /// The engine has local APICs only: the machine adds 8259s, an I/O APIC and a PIT of its own.
     case localAPICs(any LocalAPICBus)
-    /// The engine has all of them (KVM's in-kernel irqchip): a line for each global system interrupt.
-    case wholeChip(line: @Sendable (_ gsi: Int) -> any IRQLine, bus: any LocalAPICBus)
+    /// The engine has all of them (KVM's in-kernel irqchip): a line for each global system interrupt, ISA's by their own numbers.
+    case wholeChip(line: @Sendable (_ gsi: Int) -> any IRQLine, bus: any InterruptMessageReceiver)
 }
 
 /// One virtual CPU, run by a host thread of its own.

@@ -16,10 +16,14 @@ public struct InterruptMessage: Equatable, Sendable {
     }
 }
 
-/// The local APICs of all vCPUs, as chips and devices see them. Any thread may call.
-public protocol LocalAPICBus: AnyObject, Sendable {
+/// The local APICs of all vCPUs, as devices with message-signalled interrupts see them. Any thread may call.
+public protocol InterruptMessageReceiver: AnyObject, Sendable {
     /// Delivers a message; one that names no vCPU is dropped.
     func deliver(_ message: InterruptMessage)
+}
+
+/// The local APICs of all vCPUs, as the chips of the board see them. Any thread may call.
+public protocol LocalAPICBus: InterruptMessageReceiver {
     /// The 8259's INTR output: the boot processor's LINT0 as ExtINT.
     func setExternalInterrupt(_ level: Bool)
     /// Who is asked for the vector when a vCPU takes an ExtINT, and told of the end of level-triggered interrupts.

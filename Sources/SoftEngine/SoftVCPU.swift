@@ -26,10 +26,13 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
         }
         switch interpreter.run(translated) {
         case .stopped: return .stopped
-        case .tripleFault: return .tripleFault(report: interpreter.report())
-        case .haltedForever: return .haltedForever(report: interpreter.report())
+        case .tripleFault: return .tripleFault(report: report())
+        case .haltedForever: return .haltedForever(report: report())
         }
     }
+
+    /// Registers, code bytes and last branches.
+    private func report() -> String { saveState().report + "\n" + interpreter.report() }
 
     func requestStop() { doorbell.ring(DAVIT_EXIT_STOP.rawValue) }
 }

@@ -25,7 +25,7 @@ struct Board: Sendable {
         let bus = SystemBus()
         if configuration.trace.contains(.io) { bus.trace { log.write(.warning, $0.description) } }
         engine = try Catalog.engines.make(
-            configuration.engine,
+            machine.engine,
             EngineParts(
                 memory: machine.memory, io: bus, clock: clock, vcpuCount: configuration.cpuCount,
                 trace: configuration.trace,
@@ -39,11 +39,13 @@ struct Board: Sendable {
                 irq0: lines.isa(PlatformLayout.IRQ.pit), irq8: lines.isa(PlatformLayout.IRQ.rtc), line: lines.pin,
                 clock: clock)
             try bus.mmio.attach(hpet, name: "hpet", at: PlatformLayout.MMIO.hpet, size: PlatformLayout.MMIO.hpetSize)
-            let pit = PIT8254(irq: hpet.pitLine, clock: clock)
-            try bus.ports.attach(pit, name: "pit", at: PlatformLayout.Port.pit)
-            try bus.ports.attach(
-                pit.systemControlPort, name: "system control B",
-                at: PlatformLayout.Port.systemControlB...PlatformLayout.Port.systemControlB)
+            if !lines.hasPIT {
+                let pit = PIT8254(irq: hpet.pitLine, clock: clock)
+                try bus.ports.attach(pit, name: "pit", at: PlatformLayout.Port.pit)
+                try bus.ports.attach(
+                    pit.systemControlPort, name: "system control B",
+                    at: PlatformLayout.Port.systemControlB...PlatformLayout.Port.systemControlB)
+            }
             let high = machine.memory.regions.dropFirst().reduce(0) { $0 + $1.size }
             let rtc = RTC(
                 irq: hpet.rtcLine, clock: clock, memoryBelow4G: machine.memory.size - high, memoryAbove4G: high)

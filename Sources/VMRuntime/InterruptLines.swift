@@ -6,6 +6,8 @@ import MachineModel
 struct InterruptLines {
     let isa: (_ irq: Int) -> any IRQLine
     let pin: (_ pin: Int) -> any IRQLine
+    /// The PIT goes with the controllers.
+    let hasPIT: Bool
 
     /// Adds the controllers that the engine does not have to the bus.
     init(_ interrupts: EngineInterrupts, on bus: SystemBus) throws(BusError) {
@@ -23,10 +25,11 @@ struct InterruptLines {
                 ioapic, name: "io-apic", at: PlatformLayout.MMIO.ioapic, size: PlatformLayout.MMIO.ioapicSize)
             isa = { router.line($0) }
             pin = { ioapic.line($0) }
+            hasPIT = false
         case .wholeChip(let line, _):
-            // There, too, IRQ 0 arrives at pin 2.
-            isa = { line($0 == PlatformLayout.IRQ.pit ? PlatformLayout.IRQ.pitGSI : $0) }
+            isa = line
             pin = line
+            hasPIT = true
         }
     }
 }

@@ -22,6 +22,8 @@ public final class Machine: Sendable {
 
     public let configuration: MachineConfiguration
     let log: Log
+    /// What runs the guest: what the configuration names, or what `auto` comes to on this host.
+    let engine: ComponentChoice
     let memory: GuestMemory
     let loop: EventLoop
     let kernel: KernelFile
@@ -36,6 +38,9 @@ public final class Machine: Sendable {
         try configuration.validate()
         self.configuration = configuration
         self.log = log
+        let choice = EngineChoice(configuration.engine)
+        engine = choice.engine
+        if let reason = choice.reason { log.write(.warning, reason) }
         do throws(BootError) {
             kernel = try KernelFile(path: configuration.kernel, flag: "--kernel")
             initrd = try configuration.initrd.map { path throws(BootError) in

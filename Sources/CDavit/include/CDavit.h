@@ -6,6 +6,7 @@
 #include "davit_atomic.h"
 #include "davit_cpu.h"
 #include "davit_fpu.h"
+#include "davit_kvm.h"
 #include "davit_linux.h"
 #include "davit_signal.h"
 #include "davit_terminal.h"

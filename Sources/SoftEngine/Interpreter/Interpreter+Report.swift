@@ -15,36 +15,13 @@ extension Interpreter {
         system.pointee.branchCount &+= 1
     }
 
-    /// Registers, code bytes and last branches.
+    /// Code bytes and last branches.
     func report() -> String {
-        func hex(_ value: UInt64, _ digits: Int = 16) -> String {
+        func hex(_ value: UInt64) -> String {
             let text = String(value, radix: 16)
-            return String(repeating: "0", count: max(0, digits - text.count)) + text
+            return String(repeating: "0", count: max(0, 16 - text.count)) + text
         }
-        let names = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"] + (8..<16).map { "R\($0)" }
-        var lines: [String] = []
-        for row in 0..<4 {
-            lines.append(
-                (0..<4).map { column in
-                    let i = row * 4 + column
-                    let name = names[i].count < 3 ? names[i] + " " : names[i]
-                    return "\(name)=\(hex(gpr[i]))"
-                }.joined(separator: " "))
-        }
-        lines.append("RIP=\(hex(cpu.pointee.rip)) RFL=\(hex(cpu.pointee.rflags, 8)) CPL=\(cpu.pointee.cpl)")
-        for (i, name) in ["ES ", "CS ", "SS ", "DS ", "FS ", "GS ", "LDT", "TR "].enumerated() {
-            let segment = segments[i]
-            lines.append(
-                "\(name)=\(hex(UInt64(segment.selector), 4)) \(hex(segment.base)) \(hex(UInt64(segment.limit), 8)) "
-                    + hex(UInt64(segment.attributes), 4))
-        }
-        lines.append(
-            "GDT=\(hex(cpu.pointee.gdtr.base)) \(hex(UInt64(cpu.pointee.gdtr.limit), 4)) "
-                + "IDT=\(hex(cpu.pointee.idtr.base)) \(hex(UInt64(cpu.pointee.idtr.limit), 4))")
-        lines.append(
-            "CR0=\(hex(cpu.pointee.cr0, 8)) CR2=\(hex(cpu.pointee.cr2)) CR3=\(hex(cpu.pointee.cr3)) "
-                + "CR4=\(hex(cpu.pointee.cr4, 8)) EFER=\(hex(cpu.pointee.efer, 4))")
-        lines.append("code " + codeBytes(16))
+        var lines = ["code " + codeBytes(16)]
         let count = min(system.pointee.branchCount, Self.branchRingSize)
         for back in 0..<count {
             let i = (system.pointee.branchCount &- 1 &- back) & (Self.branchRingSize - 1)

@@ -1,4 +1,5 @@
 import HostLinux
+import KVMEngine
 import MachineModel
 import SoftEngine
 
@@ -8,7 +9,9 @@ extension Catalog {
         flag: "--engine",
         entries: [
             CatalogEntry(
-                "auto", summary: "the fastest that this host offers", options: [translator], make: makeSoft),
+                "auto", summary: "KVM where the host's processor runs guests, else in software", options: [translator],
+                make: makeSoft),
+            CatalogEntry("kvm", summary: "the host kernel's KVM (/dev/kvm)", make: makeKVM),
             CatalogEntry(
                 "soft", summary: "runs the guest in software; needs nothing of the host", options: [translator],
                 make: makeSoft),
@@ -27,6 +30,21 @@ extension Catalog {
         } catch {
             throw MachineError(
                 .host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")
+        }
+    }
+
+    @Sendable
+    private static func makeKVM(
+        settings: ComponentSettings, parts: EngineParts
+    ) throws(MachineError) -> any Engine {
+        do throws(KVMError) {
+            let host = try KVMHost()
+            let model = KVMProcessorModel(
+                baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
+                tscFrequency: SoftEngine.tscFrequency, offersAll: KVMHost.isHardwareBacked)
+            return try KVMEngine(parts, host: host, model: model)
+        } catch {
+            throw MachineError(.unavailable, "--engine kvm: \(error)")
         }
     }
 }

@@ -1,0 +1,49 @@
+// The engine over Linux's KVM (Documentation/virt/kvm/api.rst): guest instructions run on the host's processor; interrupt controllers and
+// the PIT are the kernel's. Left out: nested guests, Xen and Hyper-V interfaces, system management mode.
+
+import CDavit
+import Glibc
+import MachineModel
+import X86
+
+/// An engine that has the host's kernel run the guest.
+public final class KVMEngine: Engine {
+    public let interrupts: EngineInterrupts
+    public let vcpus: [any VCPU]
+    private let kvmVCPUs: [KVMVCPU]
+    private let dormancy: DormancyWatch
+
+    /// Throws if this host's KVM refuses such a machine.
+    public init(_ parts: EngineParts, host: KVMHost, model: KVMProcessorModel) throws(KVMError) {
+        guard parts.vcpuCount <= host.maximumVCPUs else {
+            throw KVMError(
+                "--cpus \(parts.vcpuCount) is more than this host's KVM runs in one machine",
+                mend: "give at most \(host.maximumVCPUs)")
+        }
+        guard davit_kick_prepare() == 0 else { throw KVMError("sigaction", -errno) }
+        let machine = try KVMVirtualMachine(host, memory: parts.memory)
+        try machine.makeInterruptControllers()
+        let supported = try KVMCPUID.supported(host)
+        let dormancy = DormancyWatch(vcpuCount: parts.vcpuCount, clock: parts.clock)
+        let shared = KVMShared(
+            host: host, machine: machine, io: parts.io, tscFrequency: model.tscFrequency, dormancy: dormancy)
+        let start = davit_rdtsc()
+        var vcpus: [KVMVCPU] = []
+        for index in 0..<parts.vcpuCount {
+            let table = model.entries(vcpu: index, supported: supported)
+            vcpus.append(try KVMVCPU(index: index, shared: shared, cpuid: table, tscOffset: 0 &- start))
+        }
+        self.vcpus = vcpus
+        kvmVCPUs = vcpus
+        interrupts = .wholeChip(
+            line: { KVMInterruptLine(machine, gsi: $0) }, bus: KVMMessages(machine))
+        self.dormancy = dormancy
+        dormancy.start { [kvmVCPUs] in for vcpu in kvmVCPUs { vcpu.look() } }
+    }
+
+    deinit { dormancy.stop() }
+
+    public func statistics() -> [(name: String, value: String)] {
+        kvmVCPUs.flatMap { $0.statistics() }
+    }
+}

@@ -1,0 +1,84 @@
+import CDavit
+import X86
+
+/// The processor that the guest sees under KVM.
+public struct KVMProcessorModel: Sendable {
+    /// What the software engine shows on each vCPU: topology, caches and names are its own, features at most these for `baseline`.
+    private let baseline: [[CPUIDEntry]]
+    /// Every feature that KVM supports, not only those that the software engine has too.
+    private let offersAll: Bool
+    /// Cycles per second of the guest's time-stamp counter: the host's.
+    let tscFrequency: UInt64
+
+    /// `baseline` by vCPU. Unless `offersAll`, a machine's state may move to the software engine and back.
+    public init(baseline: [[CPUIDEntry]], tscFrequency: UInt64, offersAll: Bool) {
+        self.baseline = baseline
+        self.tscFrequency = tscFrequency
+        self.offersAll = offersAll
+    }
+
+    /// The table for one vCPU. `supported` is what KVM says it can.
+    func entries(vcpu: Int, supported: [CPUIDEntry]) -> [CPUIDEntry] {
+        let own = baseline[vcpu]
+        var table: [CPUIDEntry] = []
+        let hasXSAVE = features(own, supported, 1).ecx & 1 << 26 != 0
+        for entry in own {
+            let kvm = supported.first { $0.leaf == entry.leaf && $0.subleaf == entry.subleaf }
+            if entry.leaf == 0xD {
+                // Without XSAVE there are no components; with all features KVM's leaves stand below.
+                if hasXSAVE && !offersAll, let kvm { table.append(entry.intersection(kvm)) }
+                continue
+            }
+            table.append(merge(entry, kvm ?? CPUIDEntry(leaf: entry.leaf)))
+        }
+        for entry in supported where !table.contains(where: { $0.leaf == entry.leaf && $0.subleaf == entry.subleaf }) {
+            // 0x1F is topology again, 4 and 0xB are the machine's own.
+            let isFeature = entry.leaf != 0x1F && entry.leaf != 4 && entry.leaf != 0xB
+            if offersAll && isFeature && (entry.leaf != 0xD || hasXSAVE) { table.append(entry) }
+        }
+        if offersAll {
+            for leaf in [0, 0x8000_0000] as [UInt32] {
+                if let i = table.firstIndex(where: { $0.leaf == leaf }),
+                    let kvm = supported.first(where: { $0.leaf == leaf })
+                {
+                    table[i].eax = max(table[i].eax, kvm.eax)
+                }
+            }
+        }
+        return table
+    }
+
+    private func features(_ own: [CPUIDEntry], _ supported: [CPUIDEntry], _ leaf: UInt32) -> CPUIDEntry {
+        let own = own.first { $0.leaf == leaf } ?? CPUIDEntry(leaf: leaf)
+        return merge(own, supported.first { $0.leaf == leaf && $0.subleaf == 0 } ?? CPUIDEntry(leaf: leaf))
+    }
+
+    /// Features are what both have, or all of KVM's; everything else is the machine's own.
+    private func merge(_ own: CPUIDEntry, _ kvm: CPUIDEntry) -> CPUIDEntry {
+        var entry = own
+        func pick(_ own: UInt32, _ kvm: UInt32) -> UInt32 { offersAll ? kvm : own & kvm }
+        switch own.leaf {
+        case 1:
+            entry.ecx = pick(own.ecx, kvm.ecx)
+            // HTT says how EBX is to be read.
+            entry.edx = pick(own.edx, kvm.edx) | own.edx & 1 << 28
+        case 7:
+            entry.ebx = pick(own.ebx, kvm.ebx)
+            entry.ecx = pick(own.ecx, kvm.ecx)
+            entry.edx = pick(own.edx, kvm.edx)
+            if offersAll { entry.eax = kvm.eax }
+        case 0x4000_0001: entry.eax = pick(own.eax, kvm.eax)
+        case 0x8000_0001:
+            // CmpLegacy is topology.
+            entry.ecx = pick(own.ecx, kvm.ecx) | own.ecx & 1 << 1
+            entry.edx = pick(own.edx, kvm.edx)
+        case 0x8000_0007: entry.edx = pick(own.edx, kvm.edx)
+        case 0x8000_0008: entry.ebx = pick(own.ebx, kvm.ebx)
+        case 0x8000_0021:
+            entry.eax = pick(own.eax, kvm.eax)
+            entry.ecx = pick(own.ecx, kvm.ecx)
+        default: break
+        }
+        return entry
+    }
+}

@@ -1,0 +1,237 @@
+import CDavit
+import Glibc
+import GuestMemory
+import MachineModel
+import Synchronization
+import X86
+
+/// One virtual CPU of KVM: its descriptor, the area shared with the kernel, and the loop around KVM_RUN.
+// Unchecked: the shared area belongs to the thread in `run`, and to whoever calls `saveState` and `restore` while none is there.
+// Other threads touch the atomics and `thread` only.
+final class KVMVCPU: VCPU, @unchecked Sendable {
+    let index: Int
+    let descriptor: Int32
+    let shared: KVMShared
+    /// Mapped from the descriptor; unmapped in `deinit`.
+    let area: UnsafeMutablePointer<kvm_run>
+    /// The local APIC as KVM made it: what an empty `VCPUState.localAPIC` stands for.
+    let resetAPIC: kvm_lapic_state
+    /// The MSRs that are saved, with the values that KVM gave them: what those stand for that a `VCPUState` does not have.
+    let resetMSRs: [UInt32: UInt64]
+
+    /// What a kick sets; owned by this object.
+    private let target: UnsafeMutablePointer<davit_kick_target>
+    private let stopRequested = Atomic<Bool>(false)
+    private let mustLook = Atomic<Bool>(false)
+    /// The thread in `run`. Guards that it does not leave while it is being kicked.
+    private let thread = Mutex<pthread_t?>(nil)
+
+    /// Guest TSC = host TSC + `tscOffset`.
+    init(index: Int, shared: KVMShared, cpuid: [CPUIDEntry], tscOffset: UInt64) throws(KVMError) {
+        self.index = index
+        self.shared = shared
+        let result = davit_kvm(shared.machine.descriptor, DAVIT_KVM_CREATE_VCPU, UInt(index))
+        guard result >= 0 else { throw KVMError("KVM_CREATE_VCPU", result) }
+        descriptor = result
+        let place = mmap(nil, shared.host.runAreaSize, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+        guard let place, place != MAP_FAILED else {
+            let error = KVMError("mmap of a vCPU", -errno)
+            close(descriptor)
+            throw error
+        }
+        area = place.assumingMemoryBound(to: kvm_run.self)
+        target = .allocate(capacity: 1)
+        target.initialize(
+            to: davit_kick_target(
+                // Safe: the second byte of kvm_run, which is mapped as long as this object lives.
+                immediate_exit: (place + 1).assumingMemoryBound(to: UInt8.self), request: nil, request_bits: 0))
+        var apic = kvm_lapic_state()
+        let hasAPIC = davit_kvm_with(descriptor, DAVIT_KVM_GET_LAPIC, &apic)
+        resetAPIC = apic
+        let hasCPUID = KVMCPUID.set(cpuid, on: descriptor)
+        resetMSRs = Self.readMSRs(Self.savedMSRs, of: descriptor)
+        // All stored properties are there: from here on `deinit` cleans up.
+        guard hasAPIC >= 0 else { throw KVMError("KVM_GET_LAPIC", hasAPIC) }
+        guard hasCPUID >= 0 else { throw KVMError("KVM_SET_CPUID2", hasCPUID) }
+        var offset = tscOffset
+        withUnsafeMutablePointer(to: &offset) { place in
+            var attribute = kvm_device_attr(
+                flags: 0, group: UInt32(KVM_VCPU_TSC_CTRL), attr: UInt64(KVM_VCPU_TSC_OFFSET),
+                addr: UInt64(UInt(bitPattern: place)))
+            // Older kernels leave every machine's counter at zero when it is made, which is the same but for the time that takes.
+            _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_DEVICE_ATTR, &attribute)
+        }
+    }
+
+    deinit {
+        target.deallocate()
+        munmap(area, shared.host.runAreaSize)
+        close(descriptor)
+    }
+
+    /// Of `run`, by KVM's reasons: for --stats. Only the vCPU's thread counts.
+    var counts = KVMStatistics()
+
+    func statistics() -> [(name: String, value: String)] {
+        counts.lines.map { ("vcpu\(index) \($0.name)", "\($0.value)") }
+    }
+
+    func requestStop() {
+        stopRequested.store(true, ordering: .releasing)
+        thread.withLock { if let thread = $0 { davit_kick(thread) } }
+    }
+
+    /// Has the vCPU's thread tell `DormancyWatch` whether it sleeps for good. Any thread may call.
+    func look() {
+        mustLook.store(true, ordering: .releasing)
+        thread.withLock { if let thread = $0 { davit_kick(thread) } }
+    }
+
+    private func lookForDormancy() -> VCPUExit? {
+        var mp = kvm_mp_state()
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_GET_MP_STATE, &mp)
+        var isDormant = mp.mp_state != UInt32(bitPattern: KVM_MP_STATE_RUNNABLE)
+        if mp.mp_state == UInt32(bitPattern: KVM_MP_STATE_HALTED) {
+            var regs = kvm_regs()
+            _ = davit_kvm_with(descriptor, DAVIT_KVM_GET_REGS, &regs)
+            isDormant = regs.rflags & RFLAGS.IF == 0
+        }
+        let isForEver = shared.dormancy.report(vcpu: index, isDormant: isDormant)
+        return isForEver ? .haltedForever(report: saveState().report) : nil
+    }
+
+    func run() -> VCPUExit {
+        davit_kick_receive(target)
+        thread.withLock { $0 = pthread_self() }
+        defer {
+            thread.withLock { $0 = nil }
+            davit_kick_receive(nil)
+        }
+        while true {
+            // First the area, then the request: a kick in between shows in one of the two.
+            area.pointee.immediate_exit = 0
+            if stopRequested.exchange(false, ordering: .acquiring) {
+                finishAccess()
+                return .stopped
+            }
+            if let exit = enter() { return exit }
+        }
+    }
+
+    /// KVM_RUN once, and what it returned for. Non-nil ends `run`.
+    private func enter() -> VCPUExit? {
+        let result = davit_kvm(descriptor, DAVIT_KVM_RUN, 0)
+        guard result >= 0 else {
+            // EAGAIN: the vCPU was waiting for a SIPI and may go on.
+            guard result == -EINTR || result == -EAGAIN else { return failure("KVM_RUN", result) }
+            return mustLook.exchange(false, ordering: .acquiring) ? lookForDormancy() : nil
+        }
+        counts.exits &+= 1
+        switch Int32(bitPattern: area.pointee.exit_reason) {
+        case KVM_EXIT_IO: accessPort()
+        case KVM_EXIT_MMIO: accessMMIO()
+        case KVM_EXIT_INTR, KVM_EXIT_IRQ_WINDOW_OPEN: break
+        case KVM_EXIT_SHUTDOWN: return .tripleFault(report: saveState().report)
+        case KVM_EXIT_INTERNAL_ERROR:
+            return .failed(
+                report: "KVM cannot go on (KVM_EXIT_INTERNAL_ERROR, suberror \(area.pointee.internal.suberror))\n"
+                    + saveState().report)
+        case KVM_EXIT_FAIL_ENTRY:
+            let reason = String(area.pointee.fail_entry.hardware_entry_failure_reason, radix: 16)
+            return .failed(report: "the processor refuses the guest's state (0x\(reason))\n" + saveState().report)
+        case let reason: return .failed(report: "KVM_RUN ended with reason \(reason)\n" + saveState().report)
+        }
+        return nil
+    }
+
+    /// An instruction whose access was answered is complete only when KVM_RUN was entered again: do that much of it.
+    private func finishAccess() {
+        while true {
+            area.pointee.immediate_exit = 1
+            let result = davit_kvm(descriptor, DAVIT_KVM_RUN, 0)
+            area.pointee.immediate_exit = 0
+            guard result >= 0 else { return }
+            // The next part of the same instruction.
+            switch Int32(bitPattern: area.pointee.exit_reason) {
+            case KVM_EXIT_IO: accessPort()
+            case KVM_EXIT_MMIO: accessMMIO()
+            default: return
+            }
+        }
+    }
+
+    private func failure(_ request: String, _ result: Int32) -> VCPUExit {
+        .failed(report: KVMError(request, result).description + "\n" + saveState().report)
+    }
+
+    // MARK: - Devices
+
+    private func accessPort() {
+        let exit = davit_kvm_port(area)
+        // Safe: the kernel's offset and count lie in the shared area.
+        var data = UnsafeMutableRawPointer(area) + Int(exit.data_offset)
+        let width: AccessWidth = exit.size == 4 ? .four : exit.size == 2 ? .two : .one
+        for _ in 0..<exit.count {
+            if Int32(exit.direction) == KVM_EXIT_IO_OUT {
+                let value: UInt32 =
+                    switch width {
+                    case .one: UInt32(data.load(as: UInt8.self))
+                    case .two: UInt32(data.loadUnaligned(as: UInt16.self))
+                    default: data.loadUnaligned(as: UInt32.self)
+                    }
+                shared.io.writePort(exit.port, width: width, value: value)
+            } else {
+                let value = shared.io.readPort(exit.port, width: width)
+                switch width {
+                case .one: data.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
+                case .two: data.storeBytes(of: UInt16(truncatingIfNeeded: value), as: UInt16.self)
+                default: data.storeBytes(of: value, as: UInt32.self)
+                }
+            }
+            data += width.bytes
+        }
+    }
+
+    private func accessMMIO() {
+        let exit = davit_kvm_mmio(area)
+        let data = UnsafeMutableRawPointer(davit_kvm_mmio_data(area))
+        // Safe: the kernel gives at most the area's eight bytes.
+        let size = min(Int(exit.size), 8)
+        var done = 0
+        while done < size {
+            // Odd sizes, left by page crossings, go in pieces.
+            let left = size - done
+            let width: AccessWidth = left >= 8 ? .eight : left >= 4 ? .four : left >= 2 ? .two : .one
+            let address = GuestPhysicalAddress(exit.address &+ UInt64(done))
+            if exit.is_write != 0 {
+                var value: UInt64 = 0
+                withUnsafeMutableBytes(of: &value) {
+                    $0.copyMemory(from: .init(start: data + done, count: width.bytes))
+                }
+                shared.io.writeMMIO(address, width: width, value: value)
+            } else {
+                var value = shared.io.readMMIO(address, width: width)
+                (data + done).copyMemory(from: &value, byteCount: width.bytes)
+            }
+            done += width.bytes
+        }
+    }
+}
+
+/// What all vCPUs of a machine share.
+struct KVMShared: Sendable {
+    let host: KVMHost
+    let machine: KVMVirtualMachine
+    let io: any GuestIO
+    /// Cycles per second of the guests' time-stamp counters.
+    let tscFrequency: UInt64
+    let dormancy: DormancyWatch
+}
+
+/// What a vCPU's run loop has counted.
+struct KVMStatistics {
+    /// Returns of KVM_RUN that were not signals.
+    var exits: UInt64 = 0
+
+    var lines: [(name: String, value: UInt64)] { [("exits", exits)] }
+}
