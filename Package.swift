@@ -27,6 +27,7 @@ let package = Package(
     targets: [
         // Floor 0: ground.
         .target(name: "CDavit"),
+        .target(name: "CCompression", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("zstd")]),
         room("HostLinux", on: ["CDavit", .product(name: "SystemPackage", package: "swift-system")]),
         room("X86Assembler", on: ["CDavit", "HostLinux"]),
 
@@ -43,6 +44,7 @@ let package = Package(
         room("VirtioTransport", on: ["GuestMemory", "MachineModel", "PCI", "VirtioQueue"]),
         room("VirtioDevices", on: ["HostLinux", "GuestMemory", "MachineModel", "VirtioQueue"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
+        room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
         room(
@@ -98,6 +100,7 @@ let package = Package(
         tests("VirtioQueue", of: ["VirtioQueue"]),
         tests("VirtioTransport", of: ["VirtioTransport", "PCI", "DeviceBus"]),
         tests("VirtioDevices", of: ["VirtioDevices"]),
+        tests("BlockFormats", of: ["BlockFormats"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -5,9 +5,11 @@
 #include "davit_alu.h"
 #include "davit_atomic.h"
 #include "davit_cpu.h"
+#include "davit_file.h"
 #include "davit_fpu.h"
 #include "davit_kvm.h"
 #include "davit_linux.h"
+#include "davit_ring.h"
 #include "davit_signal.h"
 #include "davit_terminal.h"
 
