@@ -3,9 +3,9 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle run test bench fuzz coverage format check setup clean
+.PHONY: build oracle run test bench fuzz coverage format check setup packages clean
 
-build:
+build: packages
 	$(RELEASE) --product davit
 
 # Boots Debian's cloud kernel; you end at a shell inside the guest. `poweroff -f` there ends it.
@@ -18,7 +18,7 @@ test: setup build oracle
 bench: setup build
 	scripts/bench
 
-oracle:
+oracle: packages
 	$(RELEASE) --product davit-oracle
 
 # Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n.
@@ -37,6 +37,10 @@ check:
 
 setup:
 	@scripts/setup
+
+# Debian's packages that building and testing needs; asks apt only for what is missing.
+packages:
+	@scripts/setup packages
 
 clean:
 	rm -rf .build
