@@ -189,7 +189,7 @@ extern void oracle_signal_entry(int, siginfo_t *, void *);
 static uint8_t *map_twice(uint64_t address, size_t size, int protection) {
     int descriptor = memfd_create("oracle", MFD_CLOEXEC);
     if (descriptor < 0 || ftruncate(descriptor, (off_t)size) != 0) return NULL;
-    void *seen = mmap((void *)address, size, protection, MAP_SHARED | MAP_FIXED_NOREPLACE, descriptor, 0);
+    void *seen = mmap((void *)address, size, protection, MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, descriptor, 0);
     void *view = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     close(descriptor);
     if (seen != (void *)address || view == MAP_FAILED) return NULL;

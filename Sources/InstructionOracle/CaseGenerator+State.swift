@@ -56,6 +56,7 @@ extension CaseGenerator {
         case .implicitPointer:
             gpr[7] = pointer()
             gpr[3] = pointer()
+            gpr[0] = pointer()
         case .bitOffset:
             if random.chance(70) { gpr[Int(decoded.reg & 15)] = random.below(16384) &- 8192 }
         case .division:
@@ -72,12 +73,15 @@ extension CaseGenerator {
             // Addresses of 16 bits take the lower half; 32-bit ones are within the limit only if the upper is clear.
             for i in 3..<8 { gpr[i] &= 0xFFFF }
         }
+        // A far call into 64-bit code may push below 0, that is above 4 GiB. Linux takes a page fault there that 32-bit code raises for
+        // an old CPU's defect, and tries again for ever.
+        if mode != .long64 && decoded.hint == .farPointer && gpr[4] < 64 { gpr[4] += 64 }
 
         var offset = random.below(ORACLE_CODE_SIZE - 64)
         switch random.below(100) {
         case 0..<4: offset = 0x1000 - random.below(UInt64(decoded.length))
         // The breakpoint behind the others needs a place.
-        case 4..<6 where !decoded.hasSteps && !decoded.isOfUnknownLength:
+        case 4..<6 where !decoded.hasSteps && !decoded.reachesBeyond:
             offset = ORACLE_CODE_SIZE - random.below(UInt64(decoded.length)) - 1
         default: break
         }

@@ -1,25 +1,61 @@
 import COracle
 import Glibc
+import SoftEngine
 
 /// Compares what the host did with what the interpreter did.
 enum Comparison {
     /// RF is set in the image that an exception saves, as the kernel reports it; it is not the instruction's doing.
     private static let ignoredFlags: UInt64 = 1 << 16
 
-    /// Of a page fault, the P bit tells nothing about the kernel's half of the address space: the two kernels map other pages there.
-    /// Where an access reaches into a second page and neither page allows it, CPUs name the one and tell of the other.
-    private static func isSameError(
-        _ host: UnsafeMutablePointer<oracle_result>, _ mine: UnsafeMutablePointer<oracle_result>
-    ) -> Bool {
+    typealias Result = UnsafeMutablePointer<oracle_result>
+
+    /// Of a page fault, the P bit tells nothing about the kernel's half of the address space: the two kernels map other pages there;
+    /// and the host's may take a page of the test's away for a while. Where an access reaches into a second page and neither page
+    /// allows it, CPUs name the one and tell of the other.
+    private static func isSameError(_ host: Result, _ mine: Result) -> Bool {
         let difference = host.pointee.error_code ^ mine.pointee.error_code
         let reachesNextPage = host.pointee.cr2 & 0xFFF > 0x1000 - 128
-        if host.pointee.vector == 14 && (host.pointee.cr2 >> 63 != 0 || reachesNextPage) { return difference & ~1 == 0 }
+        let isAbsent = host.pointee.error_code & 1 == 0
+        if host.pointee.vector == 14 && (isAbsent || host.pointee.cr2 >> 63 != 0 || reachesNextPage) {
+            return difference & ~1 == 0
+        }
         return difference == 0 || !hasErrorCode(host.pointee.vector)
     }
 
-    /// #SS, #GP, #PF, #AC.
-    private static func isMemoryFault(_ result: UnsafeMutablePointer<oracle_result>) -> Bool {
-        [12, 13, 14, 17].contains(result.pointee.vector)
+    /// #TS, #NP, #SS, #GP, #PF, #AC: what accesses and loads of segments raise.
+    private static func isMemoryFault(_ result: Result) -> Bool {
+        let vector = result.pointee.vector
+        return (10...14).contains(vector) || vector == 17
+    }
+
+    /// The exception, its error code and CR2 are the same, or may differ. `isMisalignable`: AC was set; whether a bad alignment or
+    /// a bad address is found first is open.
+    private static func isSameFault(
+        _ host: Result, _ mine: Result, _ leeway: InstructionCatalog.Leeway, isMisalignable: Bool
+    ) -> Bool {
+        if isMemoryFault(host) && isMemoryFault(mine) {
+            if leeway.contains(.faultOrder) { return true }
+            if isMisalignable && (host.pointee.vector == 17) != (mine.pointee.vector == 17) { return true }
+        }
+        guard host.pointee.vector == mine.pointee.vector else { return false }
+        if host.pointee.vector != 14 { return isSameError(host, mine) }
+        return leeway.contains(.stateArea) || isSameError(host, mine) && host.pointee.cr2 == mine.pointee.cr2
+    }
+
+    /// The host found a masked operand to cross its segment's limit.
+    private static func isLimitOfMaskedOperand(
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: Result, _ leeway: InstructionCatalog.Leeway
+    ) -> Bool {
+        leeway.contains(.maskedOperand) && (host.pointee.vector == 12 || host.pointee.vector == 13)
+            && host.pointee.error_code == 0 && host.pointee.line_count == 0
+            && oracle_case_registers(c).pointee.cs & 4 != 0
+    }
+
+    private static func isSameGeneral(_ host: Result, _ mine: Result, _ leeway: InstructionCatalog.Leeway) -> Bool {
+        let a = oracle_gpr(oracle_result_registers(host))
+        let b = oracle_gpr(oracle_result_registers(mine))
+        if leeway.contains(.partialLoads) && isMemoryFault(host) { return a[4] == b[4] }
+        return memcmp(a, b, 128) == 0
     }
 
     /// The kernel's IRET clears the RPL of null selectors.
@@ -28,8 +64,8 @@ enum Comparison {
     /// Outside 64-bit mode nobody sees the upper half of RSP: returns to a stack segment of 16 bits leave a piece of the
     /// kernel's own stack pointer there, entries into compatibility mode clear it.
     static func clearStackRemains(
-        _ c: UnsafeMutablePointer<oracle_case>, _ host: UnsafeMutablePointer<oracle_result>,
-        _ mine: UnsafeMutablePointer<oracle_result>
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: Result,
+        _ mine: Result
     ) {
         let a = oracle_result_registers(host)
         let b = oracle_result_registers(mine)
@@ -39,24 +75,26 @@ enum Comparison {
         }
     }
 
-    /// True if nothing differs that the guest could see. `isStateArea`: FXSAVE, XSAVE, FNSAVE and their like touch their area
-    /// in an order of the CPU's own, so that of a page fault only the fact counts, and part of the area may be written. Where
-    /// segments have limits, they may also meet one of these before they meet a page.
+    /// True if nothing differs that the guest could see, but for what `leeway` leaves to the CPU. FXSAVE, XSAVE, FNSAVE and their
+    /// like touch their area in an order of the CPU's own, so that of a page fault only the fact counts, and part of the area may
+    /// be written. Where segments have limits, they may also meet one of these before they meet a page.
     static func agree(
-        _ host: UnsafeMutablePointer<oracle_result>, _ mine: UnsafeMutablePointer<oracle_result>, isStateArea: Bool
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: Result,
+        _ mine: Result, _ leeway: InstructionCatalog.Leeway
     ) -> Bool {
         let a = oracle_result_registers(host)
         let b = oracle_result_registers(mine)
+        let isStateArea = leeway.contains(.stateArea)
         if isStateArea && a.pointee.cs != 0x33 && isMemoryFault(host) && isMemoryFault(mine) { return true }
-        guard host.pointee.vector == mine.pointee.vector,
-            host.pointee.vector == 14 && isStateArea || isSameError(host, mine),
-            host.pointee.cr2 == mine.pointee.cr2 || host.pointee.vector != 14 || isStateArea,
+        if isLimitOfMaskedOperand(c, host, leeway) { return true }
+        let isMisalignable = oracle_case_registers(c).pointee.rflags >> 18 & 1 != 0
+        guard isSameFault(host, mine, leeway, isMisalignable: isMisalignable),
             a.pointee.rip == b.pointee.rip, (a.pointee.rflags ^ b.pointee.rflags) & ~ignoredFlags == 0,
             a.pointee.fs_base == b.pointee.fs_base, a.pointee.gs_base == b.pointee.gs_base,
             a.pointee.cs == b.pointee.cs, a.pointee.ss == b.pointee.ss, isSame(a.pointee.ds, b.pointee.ds),
             isSame(a.pointee.es, b.pointee.es), isSame(a.pointee.fs, b.pointee.fs),
             isSame(a.pointee.gs, b.pointee.gs),
-            memcmp(oracle_gpr(a), oracle_gpr(b), 128) == 0,
+            isSameGeneral(host, mine, leeway),
             memcmp(oracle_result_xsave(host), oracle_result_xsave(mine), 416) == 0,
             memcmp(oracle_result_xsave(host) + 576, oracle_result_xsave(mine) + 576, 256) == 0
         else { return false }
@@ -72,8 +110,8 @@ enum Comparison {
 
     /// What differs, a line each.
     static func describe(
-        _ c: UnsafeMutablePointer<oracle_case>, _ host: UnsafeMutablePointer<oracle_result>,
-        _ mine: UnsafeMutablePointer<oracle_result>, pattern: UnsafePointer<UInt8>
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: Result,
+        _ mine: Result, pattern: UnsafePointer<UInt8>
     ) -> [String] {
         var lines: [String] = []
         let before = oracle_case_registers(c)
@@ -124,8 +162,8 @@ enum Comparison {
     }
 
     private static func describeExtendedState(
-        _ c: UnsafeMutablePointer<oracle_case>, _ host: UnsafeMutablePointer<oracle_result>,
-        _ mine: UnsafeMutablePointer<oracle_result>, _ lines: inout [String]
+        _ c: UnsafeMutablePointer<oracle_case>, _ host: Result,
+        _ mine: Result, _ lines: inout [String]
     ) {
         let before = UnsafeRawPointer(oracle_case_xsave(c))
         let a = UnsafeRawPointer(oracle_result_xsave(host))
@@ -152,11 +190,11 @@ enum Comparison {
     }
 
     private static func describeMemory(
-        _ host: UnsafeMutablePointer<oracle_result>, _ mine: UnsafeMutablePointer<oracle_result>,
+        _ host: Result, _ mine: Result,
         pattern: UnsafePointer<UInt8>, _ lines: inout [String]
     ) {
         let size = Int(ORACLE_LINE)
-        func content(_ result: UnsafeMutablePointer<oracle_result>, _ offset: UInt32) -> UnsafePointer<UInt8> {
+        func content(_ result: Result, _ offset: UInt32) -> UnsafePointer<UInt8> {
             let all = oracle_result_lines(result)
             for i in 0..<Int(result.pointee.line_count) where all[i].offset == offset {
                 return UnsafePointer(oracle_line_bytes(all + i))
@@ -182,7 +220,7 @@ enum Comparison {
         }
     }
 
-    private static func outcome(_ result: UnsafeMutablePointer<oracle_result>) -> String {
+    private static func outcome(_ result: Result) -> String {
         let vector = result.pointee.vector
         if vector == 1 { return "carried out" }
         let names = [

@@ -56,7 +56,7 @@ public final class Oracle {
     private var casesByRow: [UInt64]
     /// By row: what must not reach the host's CPU is sorted out by what the decoder sees, whatever row it was made from.
     private var isComparable: [Bool]
-    private var isStateArea: [Bool]
+    private var leeway: [InstructionCatalog.Leeway]
     private var outcome = Outcome()
     private let report: (String) -> Void
 
@@ -91,10 +91,10 @@ public final class Oracle {
         mine = .allocate(capacity: HostProcessor.batchSize)
         casesByRow = Array(repeating: 0, count: (allRows.last?.index ?? 0) + 1)
         isComparable = Array(repeating: false, count: casesByRow.count)
-        isStateArea = isComparable
+        leeway = Array(repeating: [], count: casesByRow.count)
         for row in allRows {
             isComparable[row.index] = row.fitness == .comparable
-            isStateArea[row.index] = row.isStateArea
+            leeway[row.index] = row.leeway
         }
     }
 
@@ -143,7 +143,7 @@ public final class Oracle {
         for i in 0..<count {
             casesByRow[rowOf[i]] += 1
             Comparison.clearStackRemains(cases + i, host.results + i, mine + i)
-            if !Comparison.agree(host.results + i, mine + i, isStateArea: isStateArea[rowOf[i]]) { mismatch(i) }
+            if !Comparison.agree(cases + i, host.results + i, mine + i, leeway[rowOf[i]]) { mismatch(i) }
         }
         outcome.cases += UInt64(count)
     }

@@ -1,5 +1,3 @@
-import Testing
-
 import InstructionOracle
 import Testing
 
@@ -48,5 +46,36 @@ struct Regression: CustomTestStringConvertible {
         Regression("PCMPESTRI with 64-bit lengths", [0x66, 0x48, 0x0F, 0x3A, 0x61, 0xCA, 0x0C]),
         Regression("FCMOVcc reads the guest's flags", [0xDA, 0xC1]),
         Regression("FCOMI writes the guest's flags", [0xDB, 0xF1]),
+        Regression(
+            "the limit and the whole of a masked operand", [0xC4, 0xE2, 0x41, 0x2F, 0x84, 0x14, 0xD6], .segmented16),
+        Regression(
+            "the elements of a masked operand fault in any order", [0xC4, 0xE2, 0xE9, 0x8E, 0x01], .segmented16),
+        Regression("the operands of CMPS fault in any order", [0x67, 0xA6], .segmented32),
+        Regression("the halves of a far pointer fault in any order", [0x0F, 0xB4, 0x23], .segmented32),
+        Regression("POPA that faults may have popped some", [0x61], .segmented32),
+        Regression("POP FS wants its slot aligned", [0x0F, 0xA1]),
+        Regression(
+            "32 bytes need the alignment of 16 also where the TLB does not know the page", [0xC5, 0xFE, 0x7F, 0x07]),
+        Regression("MOV SS holds the trap off", [0x8E, 0x17], .segmented32),
+        Regression("POP SS holds the trap off", [0x17], .segmented32),
+        Regression("CLZERO zeroes a line, where there is CLZERO", [0x0F, 0x01, 0xFC]),
+        Regression("CLZERO by a 16-bit address in GS", [0x65, 0x67, 0x0F, 0x01, 0xFC], .segmented32),
+        Regression("CLZERO knows no REP", [0xF3, 0x0F, 0x01, 0xFC]),
+        Regression("SYSEXIT looks at the privilege level first", [0x0F, 0x35]),
+        Regression("DR4 is DR6, for level 0 alone", [0x0F, 0x21, 0x62]),
+        Regression("UD1 with LOCK is undefined too", [0xF0, 0x0F, 0xB9, 0x23]),
+        Regression("a far CALL with REX.W pushes 64 bits", [0x48, 0xFF, 0x1F]),
+        Regression(
+            "a far CALL into 64-bit code from a segment with a base", [0x9A, 0x1A, 0x0E, 0, 0, 0x33, 0], .segmented32),
+        Regression("a far CALL into 32-bit code from a stack above 4 GiB", [0x67, 0xFF, 0x1C, 0xF4]),
+        Regression("LOOP at the segment's end", [0xE2, 0xFF], .segmented16),
+        Regression("Jcc at the segment's end", [0x72, 0xE3], .segmented32),
+        Regression("the pieces of FBSTP fault in any order", [0xDF, 0x33], .segmented32),
+        Regression("a far RET's pops and checks fault in any order", [0x66, 0xCA, 0xD5, 0xEB], .segmented32),
+        Regression("IRET's pops fault in any order", [0x48, 0xCF]),
+        Regression("INT3 enters its handler", [0xCC]),
+        Regression("INTO enters its handler, or does not", [0xCE], .flat32),
+        Regression("INT with a gate for level 0 alone", [0xCD, 0x20]),
+        Regression("the bounds of BOUND fault in any order", [0x62, 0x23], .segmented32),
     ]
 }

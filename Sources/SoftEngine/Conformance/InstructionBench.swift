@@ -46,6 +46,10 @@ package final class InstructionBench {
     /// Linear; only the supervisor reaches it.
     private static let tables: UInt64 = 0x3000_0000
     private static let ldt = tables + 0x800
+    private static let tss = tables + 0x100
+    /// Stack of the handlers, grows down; below it there is room for their frame.
+    private static let handlerStack = tables + 0x800
+    private static let idt = tables + 0x1000
 
     /// A CPU as a guest has it, in 64-bit mode at CPL 3, as Linux sets one up. Linear addresses are below 768 MiB. `ldt` holds
     /// the descriptors of the local descriptor table.
@@ -58,7 +62,7 @@ package final class InstructionBench {
         cpu.pointee.cr0 = CR0.PG | CR0.PE | CR0.WP | CR0.NE | CR0.ET | CR0.MP | CR0.AM
         cpu.pointee.cr3 = Self.pml4
         cpu.pointee.cr4 =
-            CR4.PAE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.OSXSAVE | CR4.FSGSBASE | CR4.UMIP | CR4.PGE | CR4.DE
+            CR4.PAE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.OSXSAVE | CR4.FSGSBASE | CR4.UMIP | CR4.PGE
         cpu.pointee.efer = EFER.LMA | EFER.LME | EFER.NXE | EFER.SCE
         cpu.pointee.xcr0 = XCR0.x87 | XCR0.SSE | XCR0.AVX
         cpu.pointee.cpl = 3
@@ -66,8 +70,9 @@ package final class InstructionBench {
         put(Self.pml4, Self.pdpt | 7)
         put(Self.pdpt, Self.pd | 7)
         for pages in mapping { map(pages) }
-        map(Pages(linear: Self.tables, size: 4096, isWritable: true, isExecutable: false), rights: 3)
+        map(Pages(linear: Self.tables, size: 8192, isWritable: true, isExecutable: false), rights: 3)
         makeTables(ldt)
+        makeInterruptTable()
         setSegments(cs: 0x33, ss: 0x2B)
         interpreter.updateMode()
     }
@@ -78,6 +83,8 @@ package final class InstructionBench {
         let descriptors: [(Int, UInt64)] = [
             (1, 0x00CF_9B00_0000_FFFF), (2, 0x00AF_9B00_0000_FFFF), (3, 0x00CF_9300_0000_FFFF),
             (4, 0x00CF_FB00_0000_FFFF), (5, 0x00CF_F300_0000_FFFF), (6, 0x00AF_FB00_0000_FFFF),
+            // Its limit is the number of the CPU.
+            (15, 0x0040_F500_0000_0000),
         ]
         for (number, descriptor) in descriptors {
             gdt.storeBytes(of: descriptor, toByteOffset: number * 8, as: UInt64.self)
@@ -89,6 +96,23 @@ package final class InstructionBench {
         }
         davit_cpu_segment(cpu)[Int(DAVIT_LDTR.rawValue)] = davit_segment(
             base: Self.ldt, limit: UInt32(ldt.count * 8 - 1), selector: 0x50, attributes: 0x82)
+    }
+
+    /// Gates as Linux has them: programs may use #BP and #OF. The handlers' addresses are their vectors, none has code.
+    private func makeInterruptTable() {
+        let table = host(linear: Self.idt)
+        for vector in 0..<256 {
+            let dpl: UInt64 = vector == 3 || vector == 4 ? 3 : 0
+            let gate = UInt64(vector) | 0x10 << 16 | (0x8E | dpl << 5) << 40
+            table.storeBytes(of: gate, toByteOffset: vector * 16, as: UInt64.self)
+        }
+        cpu.pointee.idtr = davit_table_register(base: Self.idt, limit: 4095)
+        // RSP0, and an I/O permission map beyond the limit: none.
+        let task = host(linear: Self.tss)
+        task.storeBytes(of: UInt32(Self.handlerStack), toByteOffset: 4, as: UInt32.self)
+        task.storeBytes(of: 104, toByteOffset: 102, as: UInt16.self)
+        davit_cpu_segment(cpu)[Int(DAVIT_TR.rawValue)] = davit_segment(
+            base: Self.tss, limit: 103, selector: 0x40, attributes: 0x8B)
     }
 
     /// Loads segment registers from the tables. FS and GS with a null selector have the bases given.
@@ -174,10 +198,25 @@ package final class InstructionBench {
             cpu.pointee.shadow = 0
             try interpreter.execute(instruction)
             cpu.pointee.rip = cpu.pointee.next_rip
-            return Outcome(vector: nil, errorCode: 0)
+            return Outcome(vector: cpu.pointee.cpl == 0 ? leaveHandler() : nil, errorCode: 0)
         } catch {
             return Outcome(vector: error.vector, errorCode: error.hasErrorCode ? error.errorCode : 0)
         }
+    }
+
+    /// Goes back from the handler that the instruction has entered to where its frame says. Returns the vector.
+    private func leaveHandler() -> UInt8 {
+        let vector = UInt8(truncatingIfNeeded: cpu.pointee.rip)
+        let frame = host(linear: Self.handlerStack - 40)
+        let segments = davit_cpu_segment(cpu)
+        cpu.pointee.rip = frame.load(as: UInt64.self)
+        segments[Int(DAVIT_CS.rawValue)] = segment(frame.load(fromByteOffset: 8, as: UInt16.self))
+        cpu.pointee.rflags = frame.load(fromByteOffset: 16, as: UInt64.self)
+        davit_cpu_gpr(cpu)[GeneralRegister.RSP] = frame.load(fromByteOffset: 24, as: UInt64.self)
+        segments[Int(DAVIT_SS.rawValue)] = segment(frame.load(fromByteOffset: 32, as: UInt16.self))
+        cpu.pointee.cpl = 3
+        interpreter.updateMode()
+        return vector
     }
 }
 

@@ -1,3 +1,5 @@
+import CDavit
+
 /// The opcode table as fuzzers and documents read it: which encodings there are, and what the decoder makes of one.
 package enum InstructionCatalog {
     /// One row of the table: the encodings whose key, packed as below, agrees with `match` in the bits of `mask`.
@@ -19,9 +21,23 @@ package enum InstructionCatalog {
         package var isFarPointer: Bool
         /// Vectors, MMX or x87.
         package var isVector: Bool
-        /// Its memory operand is an area of extended or x87 state.
-        package var isStateArea: Bool
+        package var leeway: Leeway
         package var fitness: Fitness
+    }
+
+    /// What the architecture leaves to the CPU, so that CPUs differ.
+    package struct Leeway: OptionSet, Sendable {
+        package let rawValue: UInt8
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        /// The memory operand is an area of extended or x87 state, whose parts are touched in any order.
+        package static let stateArea = Leeway(rawValue: 1)
+        /// Has several accesses or checks: which faults first is open (SDM vol. 3, table 6-2, note on priorities in a class).
+        package static let faultOrder = Leeway(rawValue: 2)
+        /// Some CPUs hold the whole operand against the segment's limit, some only the elements that the mask selects.
+        package static let maskedOperand = Leeway(rawValue: 4)
+        /// Some CPUs have loaded a part of the registers when a later load faults; others none.
+        package static let partialLoads = Leeway(rawValue: 8)
     }
 
     /// Bits of a row's key above the ModRM byte.
@@ -58,22 +74,33 @@ package enum InstructionCatalog {
                 isLockable: entry.rules.contains(.lockable), isGather: entry.rules.contains(.vsib),
                 isString: entry.group == .string, isFarPointer: entry.form == .farPointer,
                 isVector: entry.form == .vector,
-                isStateArea: isStateArea(entry),
+                leeway: leeway(entry),
                 fitness: fitness(entry.operation))
         }
     }
 
-    private static func isStateArea(_ entry: OpcodeEntry) -> Bool {
+    private static func leeway(_ entry: OpcodeEntry) -> Leeway {
         switch entry.operation {
-        case .fxsave, .fxrstor, .xsave, .xsavec, .xsaveopt, .xsaves, .xrstor, .xrstors: true
-        default: entry.size == .environment || entry.size == .state
+        case .fxsave, .fxrstor, .xsave, .xsavec, .xsaveopt, .xsaves, .xrstor, .xrstors: .stateArea
+        case .cmps, .movs, .bound, .popSegment, .les, .lds, .lss, .lfs, .lgs, .callFar, .callFarIndirect, .jmpFar,
+            .jmpFarIndirect, .retFar, .iret:
+            .faultOrder
+        case .vmaskmov: [.maskedOperand, .faultOrder]
+        case .popa: .partialLoads
+        default:
+            switch entry.size {
+            case .environment, .state: .stateArea
+            // Written in two pieces.
+            case .b10: .faultOrder
+            default: []
+            }
         }
     }
 
     private static func fitness(_ operation: Operation) -> Fitness {
         switch operation {
         case .cpuid, .rdtsc, .rdtscp, .rdrand, .rdseed, .rdpid, .rdpmc, .xgetbv, .vmcall, .vmmcall: .indeterminate
-        case .syscall, .sysenter, .int, .int3, .into, .int1: .system
+        case .syscall, .sysenter, .int1: .system
         case .sgdt, .sidt, .smsw, .sldt, .str: .system
         default: .comparable
         }
@@ -98,8 +125,9 @@ extension InstructionBench {
         package var operandSize: UInt8
         /// Traps between its steps: repeated string instructions and gathers.
         package var hasSteps: Bool
-        /// UD0 and UD1: some CPUs fetch a ModRM byte.
-        package var isOfUnknownLength: Bool
+        /// What stands behind it counts too: some CPUs fetch a ModRM byte of UD0 and UD1; some hold the address behind a conditional
+        /// branch against the limit even if it is taken; a load of SS holds the trap off until after the next instruction.
+        package var reachesBeyond: Bool
         package var hint: Hint
         package var reg: UInt8
         package var rm: UInt8
@@ -119,7 +147,7 @@ extension InstructionBench {
         case division
         case string
         case stack
-        /// RDI or RBX points at memory.
+        /// RDI, RBX or RAX points at memory.
         case implicitPointer
         /// EDX:EAX chooses state components; the host may have more of them than guests get.
         case stateComponents
@@ -140,6 +168,8 @@ extension InstructionBench {
         guard decoder.decode(code, available: available, codeSize: codeSize, into: &instruction) == .decoded else {
             return nil
         }
+        // Linux's own call, which does things.
+        if instruction.operation == .int && instruction.immediate & 0xFF == 0x80 { return nil }
         let isInvalid = instruction.operation == .invalid
         if isInvalid {
             var other = Instruction()
@@ -155,7 +185,7 @@ extension InstructionBench {
             case .div, .idiv: .division
             case .movs, .cmps, .stos, .lods, .scas: .string
             case .enter, .leave: .stack
-            case .maskmov, .xlat: .implicitPointer
+            case .maskmov, .xlat, .clzero: .implicitPointer
             case .xsave, .xsavec, .xsaveopt, .xrstor: .stateComponents
             case .ldmxcsr: .controlWord
             case .fxrstor: .legacyArea
@@ -172,8 +202,20 @@ extension InstructionBench {
             addressSize: instruction.addressSize, operandSize: instruction.operandSize,
             hasSteps: hint == .string && !instruction.prefixes.isDisjoint(with: [.rep, .repne])
                 || instruction.operation == .gather,
-            isOfUnknownLength: instruction.operation == .ud, hint: hint,
+            reachesBeyond: reachesBeyond(instruction), hint: hint,
             reg: instruction.reg, rm: instruction.rm,
             isGather: instruction.operation == .gather, usesStack: hint == .farPointer && !instruction.isMemory)
+    }
+
+    private func reachesBeyond(_ instruction: borrowing Instruction) -> Bool {
+        let map = instruction.map
+        let opcode = instruction.opcode
+        return switch instruction.operation {
+        // With a prefix that makes them undefined in another way too.
+        case .ud, .invalid: (map, opcode) == (1, 0xB9) || (map, opcode) == (1, 0xFF)
+        case _ where instruction.form == .relative: true
+        case .popSegment, .movToSegment: instruction.reg == UInt8(DAVIT_SS.rawValue)
+        default: false
+        }
     }
 }

@@ -87,7 +87,7 @@ extension OpcodeTableBuilder {
         add(.x0F(0xAE).np.memory.reg(7), "clflush", .clflush, .m, .b1, .none, .modrm, feature: .clflush)
         add(.x0F(0xAE).p66.memory.reg(7), "clflushopt", .clflush, .m, .b1, .none, .modrm, feature: .clflushopt)
         add(.x0F(0xAE).p66.memory.reg(6), "clwb", .clflush, .m, .b1, .none, .modrm, feature: .clwb)
-        add(.x0F(0x01).modrm(0xFC), "clzero", .clzero, .none, .none, .none, .modrm, feature: .clzero)
+        add(.x0F(0x01).modrm(0xFC).noRep, "clzero", .clzero, .none, .none, .none, .modrm, feature: .clzero)
         add(.x0F(0xAE).np.register.reg(5), "lfence", .fence, .none, .none, .none, .modrm, feature: .sse2)
         add(.x0F(0xAE).np.register.reg(6), "mfence", .fence, .none, .none, .none, .modrm, feature: .sse2)
         add(.x0F(0xAE).np.register.reg(7), "sfence", .fence, .none, .none, .none, .modrm, feature: .sse)

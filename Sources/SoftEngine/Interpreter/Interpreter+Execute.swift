@@ -119,6 +119,7 @@ extension Interpreter {
 
         case .nop, .pause, .prefetch: break
         case .clflush: try checkCacheLine(instruction)
+        case .clzero: try zeroCacheLine(instruction)
         case .fence: davit_fence()
         case .rdrand: random(instruction, davit_rdrand())
         case .rdseed: random(instruction, davit_rdseed())

@@ -101,6 +101,14 @@ extension Interpreter {
         _ = try translate(linear, mode: cpu.pointee.tlb_mode, kind: .read)
     }
 
+    /// CLZERO (AMD APM vol. 3): zeroes the 64 bytes of the cache line at rAX.
+    @inline(never)
+    func zeroCacheLine(_ instruction: borrowing Instruction) throws(GuestFault) {
+        let offset = gpr[GeneralRegister.RAX] & Self.mask(instruction.addressSize) & ~63
+        let linear = try linearAddress(segment: instruction.segment, offset: offset, size: 64, write: true)
+        for at in stride(from: UInt64(0), to: 64, by: 8) { try store(0, linear: linear &+ at, size: 8) }
+    }
+
     /// Condition codes by the low four bits of an opcode (SDM vol. 1, appendix B).
     @inline(always)
     func isTrue(_ opcode: UInt8) -> Bool {

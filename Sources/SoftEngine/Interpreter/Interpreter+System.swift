@@ -12,13 +12,16 @@ extension Interpreter {
         case .callFar:
             try farCall(
                 selector: instruction.immediate2, offset: UInt64(bitPattern: instruction.immediate),
-                size: instruction.operandSize)
+                size: instruction.operandSize, pushSize: instruction.operandSize)
         case .jmpFarIndirect:
             let target = try loadFarPointer(instruction)
             try farJump(selector: target.selector, offset: target.offset, size: instruction.operandSize)
         case .callFarIndirect:
             let target = try loadFarPointer(instruction)
-            try farCall(selector: target.selector, offset: target.offset, size: instruction.operandSize)
+            // AMD's CPUs know no 64-bit offset there; REX.W still makes the return address one of 64 bits.
+            try farCall(
+                selector: target.selector, offset: target.offset, size: instruction.operandSize,
+                pushSize: instruction.prefixes.contains(.w) ? 8 : instruction.operandSize)
         case .retFar:
             try farReturn(size: instruction.operandSize, release: UInt64(bitPattern: instruction.immediate) & 0xFFFF)
         case .iret: try interruptReturn(size: instruction.operandSize)

@@ -99,9 +99,9 @@ extension Interpreter {
         return cpu.pointee.efer & EFER.LMA != 0 ? next : next & 0xFFFF_FFFF
     }
 
-    /// AMD's CPUs look at the alignment before they look at the page, Intel's after.
+    /// AMD's CPUs look at the alignment before they look at the page, Intel's after. Operands of 32 bytes need that of 16.
     private func requireAlignment(_ linear: UInt64, size: Int) throws(GuestFault) {
-        let bytes = UInt64(truncatingIfNeeded: size)
+        let bytes = UInt64(truncatingIfNeeded: min(size, 16))
         if bytes & (bytes &- 1) == 0 && linear & (bytes &- 1) != 0 { throw GuestFault(.AC, errorCode: 0) }
     }
 

@@ -71,9 +71,10 @@ extension Interpreter {
         }
     }
 
-    func farCall(selector: UInt16, offset: UInt64, size: UInt8) throws(GuestFault) {
+    /// `pushSize`: of CS and RIP on the stack, in bytes.
+    func farCall(selector: UInt16, offset: UInt64, size: UInt8, pushSize: UInt8) throws(GuestFault) {
         let offset = truncated(offset, size: size)
-        let width = UInt64(size)
+        let width = UInt64(pushSize)
         if !isProtected || isVirtual8086 {
             var stack = currentStack()
             try pushReturnAddress(width, on: &stack)
@@ -86,6 +87,12 @@ extension Interpreter {
         if descriptor.isCode {
             let segment = try readCodeSegment(selector, descriptor: descriptor)
             var stack = currentStack()
+            if isAMD && isLong {
+                // AMD's CPUs push as the called code would: 64-bit code knows no base of SS, other code no upper half of RSP.
+                stack = self.stack(
+                    stack.segment, pointer: gpr[GeneralRegister.RSP], cpl: cpu.pointee.cpl,
+                    is64Bit: descriptor.isLongCode)
+            }
             try pushReturnAddress(width, on: &stack)
             try checkTarget(offset, in: segment)
             commitPointer(stack)

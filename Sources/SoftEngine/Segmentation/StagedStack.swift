@@ -39,15 +39,22 @@ extension Interpreter {
     func push(_ value: UInt64, size: UInt64, on stack: inout StagedStack) throws(GuestFault) {
         let pointer = (stack.pointer &- size) & stack.mask
         let linear = try address(pointer, size: size, in: stack, write: true)
-        try store(value, linear: linear, size: Int(size), mode: stack.mode, checkAlignment: false)
+        try store(
+            value, linear: linear, size: Int(size), mode: stack.mode, checkAlignment: checksAlignment(of: stack))
         stack.pointer = pointer
     }
 
     func pop(size: UInt64, from stack: inout StagedStack) throws(GuestFault) -> UInt64 {
         let linear = try address(stack.pointer, size: size, in: stack, write: false)
-        let value = try load(linear: linear, size: Int(size), mode: stack.mode, checkAlignment: false)
+        let value = try load(
+            linear: linear, size: Int(size), mode: stack.mode, checkAlignment: checksAlignment(of: stack))
         stack.pointer = (stack.pointer &+ size) & stack.mask
         return value
+    }
+
+    /// #AC is for accesses with the user's rights alone.
+    private func checksAlignment(of stack: StagedStack) -> Bool {
+        system.pointee.checksAlignment && stack.mode == DAVIT_TLB_USER.rawValue
     }
 
     private func address(

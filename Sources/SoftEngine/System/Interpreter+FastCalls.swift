@@ -68,8 +68,9 @@ extension Interpreter {
     }
 
     func systemExit(size: UInt8) throws(GuestFault) {
+        guard isProtected, cpu.pointee.cpl == 0 else { throw .generalProtection }
         if isAMD && isLong { throw .invalidOpcode }
-        guard isProtected, cpu.pointee.sysenter_cs & 0xFFFC != 0, cpu.pointee.cpl == 0 else { throw .generalProtection }
+        guard cpu.pointee.sysenter_cs & 0xFFFC != 0 else { throw .generalProtection }
         let isTo64Bit = size == 8
         let rip = gpr[GeneralRegister.RDX]
         let rsp = gpr[GeneralRegister.RCX]
