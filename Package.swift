@@ -57,7 +57,8 @@ let package = Package(
             "VMRuntime",
             on: [
                 "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
-                "VirtioTransport", "VirtioDevices", "ConsoleBackends", "ACPITables", "BootLoaders", "SoftEngine",
+                "VirtioTransport", "VirtioDevices", "BlockFormats", "ConsoleBackends", "ACPITables", "BootLoaders",
+                "SoftEngine",
                 "KVMEngine",
             ]),
 

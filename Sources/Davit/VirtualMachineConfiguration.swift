@@ -17,6 +17,8 @@ public struct VirtualMachineConfiguration: Sendable {
     public var engine = ComponentChoice("auto")
     /// COM1 to COM4.
     public var serialPorts = [SerialPortConfiguration(attachment: .standardStreams)]
+    /// Disks, as the catalog knows them.
+    public var disks: [ComponentChoice] = []
     /// Devices that not every machine has, by their names in the catalog.
     public var devices: [ComponentChoice] = []
     public var resetAction = MachineConfiguration.ResetAction.restart
@@ -37,6 +39,7 @@ public struct VirtualMachineConfiguration: Sendable {
         machine.cpuCount = cpuCount
         machine.engine = engine
         machine.serialPorts = serialPorts.map(\.attachment.choice)
+        machine.disks = disks
         machine.devices = devices
         machine.resetAction = resetAction
         machine.trace = trace

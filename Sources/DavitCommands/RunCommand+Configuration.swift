@@ -41,6 +41,7 @@ extension RunCommand {
         if let text = try single(engine, "--engine") {
             configuration.engine = try ComponentChoice(parsing: text, flag: "--engine")
         }
+        configuration.disks = try disk.map { try ComponentChoice(parsingPath: $0, as: "image", flag: "--disk") }
         configuration.devices = try device.map { try ComponentChoice(parsing: $0, flag: "--device") }
         if !serial.isEmpty {
             configuration.serialPorts = try serial.map {

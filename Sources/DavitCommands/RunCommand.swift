@@ -43,6 +43,11 @@ struct RunCommand: ParsableCommand {
 
     @Option(
         parsing: .unconditionalSingleValue,
+        help: ArgumentHelp("A disk; repeatable.", valueName: "file,key=value"))
+    var disk: [String] = []
+
+    @Option(
+        parsing: .unconditionalSingleValue,
         help: ArgumentHelp("A device more; repeatable.", valueName: "name,key=value"))
     var device: [String] = []
 

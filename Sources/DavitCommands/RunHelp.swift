@@ -8,6 +8,8 @@ enum RunHelp {
 
         \(describe("Engines", Catalog.engines))
 
+        \(describe("Disks", Catalog.disks))
+
         \(describe("Devices", Catalog.devices))
 
         \(describe("Serial ports", Catalog.serialPorts))

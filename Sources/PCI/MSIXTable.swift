@@ -25,12 +25,12 @@ public final class MSIXTable: MMIODevice {
     /// Of the BAR, in bytes.
     let size: UInt64
     let pendingOffset: UInt64
-    private let bus: any LocalAPICBus
+    private let bus: any InterruptMessageReceiver
     /// Guards the table. Held while a message is delivered, which takes no device's lock.
     private let state: Mutex<State>
 
     /// `count` vectors, 1 to 2048.
-    public init(count: Int, bus: any LocalAPICBus) {
+    public init(count: Int, bus: any InterruptMessageReceiver) {
         precondition((1...Self.maximumCount).contains(count), "an MSI-X table has 1 to 2048 vectors")
         self.count = count
         self.bus = bus

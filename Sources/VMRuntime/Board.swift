@@ -11,6 +11,7 @@ struct Board: Sendable {
     private let control: BoardControl
     private let serialPorts: [UART16550]
     private let channels: [BoardChannel]
+    private let virtio: VirtioSlots
 
     /// Builds a PC for `machine`. Devices report to `control`.
     init(_ machine: Machine, control: BoardControl) throws(MachineError) {
@@ -34,6 +35,7 @@ struct Board: Sendable {
 
         var serialPorts: [UART16550] = []
         do {
+            virtio = try VirtioSlots(memory: machine.memory, interrupts: engine.interrupts, log: log)
             let lines = try InterruptLines(engine.interrupts, on: bus)
             let hpet = HPET(
                 irq0: lines.isa(PlatformLayout.IRQ.pit), irq8: lines.isa(PlatformLayout.IRQ.rtc), line: lines.pin,
@@ -65,7 +67,8 @@ struct Board: Sendable {
                 at: PlatformLayout.Port.systemControlA...PlatformLayout.Port.systemControlA)
             let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
-            _ = try Self.makeHostBridge(on: bus, lines: lines, control: control)
+            let bridge = try Self.makeHostBridge(on: bus, lines: lines, control: control)
+            for disk in machine.disks { try virtio.add(disk, cpuCount: configuration.cpuCount, on: bridge) }
             let panic = PVPanic(control: control) {
                 log.write(.info, "the guest has panicked and runs its crash kernel")
             }
@@ -102,6 +105,7 @@ struct Board: Sendable {
     func detach() {
         control.detach()
         clock.shutDown()
+        virtio.detach()
         for port in serialPorts { port.flush() }
         for channel in channels { channel.detach() }
         if case .localAPICs(let apics) = engine.interrupts { apics.connect(nil) }

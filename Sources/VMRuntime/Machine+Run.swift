@@ -83,6 +83,7 @@ extension Machine {
     }
 
     private func close() {
+        for disk in disks { disk.device.close() }
         for channel in serialChannels { channel?.close() }
         loop.stop()
         Terminal.restore()

@@ -30,6 +30,7 @@ public final class Machine: Sendable {
     let initrd: KernelFile?
     let modules: [BootModule]
     let serialChannels: [StreamChannel?]
+    let disks: [MachineDisk]
     let inbox: Inbox<Event>
 
     /// Looks at everything that can be wrong, but for the kernel's contents. A terminal on standard input is raw from here to the end
@@ -60,6 +61,7 @@ public final class Machine: Sendable {
             throw MachineError(
                 .host, "the host refuses a machine with \(ByteCount.describe(configuration.memorySize)): \(error)")
         }
+        disks = try Self.openDisks(configuration.disks)
         let inbox = inbox
         let context = SerialPortContext(
             loop: loop,
@@ -74,6 +76,17 @@ public final class Machine: Sendable {
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
         serialChannels = channels
+    }
+
+    private static func openDisks(_ choices: [ComponentChoice]) throws(MachineError) -> [MachineDisk] {
+        var disks: [MachineDisk] = []
+        do throws(MachineError) {
+            for choice in choices { disks.append(try Catalog.disks.make(choice, DiskContext(number: disks.count))) }
+            return disks
+        } catch {
+            for disk in disks { disk.device.close() }
+            throw error
+        }
     }
 
     /// Makes `run` end soon, whatever the guest does. Any thread may call.

@@ -41,6 +41,8 @@ public struct MachineConfiguration: Equatable, Sendable {
     public var modules: [Module] = []
     /// COM1 to COM4, in order.
     public var serialPorts = [ComponentChoice("stdio")]
+    /// Disks, in order: the guest's vda, vdb and so on.
+    public var disks: [ComponentChoice] = []
     /// Devices beyond those that every machine has.
     public var devices: [ComponentChoice] = []
     public var resetAction = ResetAction.restart
@@ -74,6 +76,7 @@ public struct MachineConfiguration: Equatable, Sendable {
         }
         try Catalog.engines.validate(engine)
         for port in serialPorts { try Catalog.serialPorts.validate(port) }
+        for disk in disks { try Catalog.disks.validate(disk) }
         for device in devices { try Catalog.devices.validate(device) }
     }
 

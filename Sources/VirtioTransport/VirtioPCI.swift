@@ -20,7 +20,7 @@ public final class VirtioPCI: MMIODevice, VirtioInterrupts {
 
     /// Puts a device on the bridge's bus. `log` takes lines about drivers that break the rules.
     public init(
-        _ device: any VirtioDevice, on bridge: PCIHostBridge, apics: any LocalAPICBus, memory: GuestMemory,
+        _ device: any VirtioDevice, on bridge: PCIHostBridge, apics: any InterruptMessageReceiver, memory: GuestMemory,
         log: @escaping @Sendable (String) -> Void
     ) throws(PCIError) {
         registers = VirtioRegisters(device: device, memory: memory, log: log)

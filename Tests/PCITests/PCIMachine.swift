@@ -69,11 +69,9 @@ final class RecordingPort: PortDevice {
 }
 
 /// Keeps the messages that are sent to it.
-final class RecordingAPICs: LocalAPICBus {
+final class RecordingAPICs: InterruptMessageReceiver {
     private let record = Mutex<[InterruptMessage]>([])
     var messages: [InterruptMessage] { record.withLock { $0 } }
 
     func deliver(_ message: InterruptMessage) { record.withLock { $0.append(message) } }
-    func setExternalInterrupt(_ level: Bool) {}
-    func connect(_ source: (any InterruptSource)?) {}
 }

@@ -54,12 +54,10 @@ final class RecordingDevice: VirtioDevice {
     }
 }
 
-final class MessageList: LocalAPICBus {
+final class MessageList: InterruptMessageReceiver {
     private let record = Mutex<[InterruptMessage]>([])
     var messages: [InterruptMessage] { record.withLock { $0 } }
     func deliver(_ message: InterruptMessage) { record.withLock { $0.append(message) } }
-    func setExternalInterrupt(_ level: Bool) {}
-    func connect(_ source: (any InterruptSource)?) {}
 }
 
 private final class NoPorts: PortDevice {

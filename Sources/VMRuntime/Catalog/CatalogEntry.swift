@@ -89,6 +89,11 @@ public struct CatalogOption: Sendable {
         }
     }
 
+    /// Any text, or none.
+    static func text(_ name: String, _ summary: String) -> CatalogOption {
+        CatalogOption(name: name, summary: summary, defaultValue: "") { _ in nil }
+    }
+
     static func path(_ name: String, _ summary: String) -> CatalogOption {
         CatalogOption(name: name, summary: summary, defaultValue: nil) { $0.isEmpty ? "a path" : nil }
     }

@@ -8,6 +8,15 @@ public struct ComponentChoice: Equatable, Sendable, CustomStringConvertible {
         self.settings = settings
     }
 
+    /// Reads a file's path with settings, `debian.qcow2,readonly=on`, as the part `name` whose setting `path` it is.
+    public init(parsingPath text: String, as name: String, flag: String) throws(MachineError) {
+        try self.init(parsing: text, flag: flag)
+        if settings["path"] == nil && self.name != name {
+            settings["path"] = self.name
+            self.name = name
+        }
+    }
+
     /// Reads `name` or `name,key=value,...`. `flag` is where it was written, for the message.
     public init(parsing text: String, flag: String) throws(MachineError) {
         let parts = text.split(separator: ",", omittingEmptySubsequences: false)

@@ -1,0 +1,69 @@
+import BlockFormats
+import MachineModel
+
+/// Which disk of the machine is being opened.
+public struct DiskContext: Sendable {
+    let number: Int
+}
+
+/// A disk of the machine. It outlives a reset.
+public struct MachineDisk: Sendable {
+    let name: String
+    let serial: String
+    let device: any BlockDevice
+}
+
+extension Catalog {
+    /// What a disk can be.
+    public static let disks = CatalogSection<DiskContext, MachineDisk>(
+        flag: "--disk",
+        entries: [
+            CatalogEntry(
+                "image", summary: "a file on the host; its path may stand alone, as in --disk debian.qcow2",
+                options: [
+                    .path("path", "which file"),
+                    .choice(
+                        "format", "how the disk lies in the file", defaultValue: "auto",
+                        of: ["auto"] + DiskFormat.allCases.map(\.rawValue)),
+                    .choice("readonly", "whether the guest may only read", defaultValue: "off", of: ["on", "off"]),
+                    .choice(
+                        "cache", "when the guest's data is safe", defaultValue: CacheMode.writeback.rawValue,
+                        of: CacheMode.allCases.map(\.rawValue)),
+                    .choice(
+                        "backing", "whether an image may name another file that is read underneath",
+                        defaultValue: "off", of: ["on", "off"]),
+                    .text("snapshot", "which snapshot of a qcow2 image is read, if not its present state"),
+                    .text("serial", "which serial number the guest sees"),
+                    .number("iops", "how many requests a second; 0 is no limit", defaultValue: "0", upTo: .max),
+                    .number("bps", "how many bytes a second; 0 is no limit", defaultValue: "0", upTo: .max),
+                ]
+            ) { (settings, context) throws(MachineError) in
+                var options = DiskOptions()
+                options.format = DiskFormat(rawValue: settings.text("format"))
+                options.isReadOnly = settings.text("readonly") == "on"
+                options.cache = CacheMode(rawValue: settings.text("cache")) ?? .writeback
+                options.followsBackingFiles = settings.text("backing") == "on"
+                if !settings.text("snapshot").isEmpty { options.snapshot = settings.text("snapshot") }
+                options.limits.operations = settings.number("iops")
+                options.limits.bytes = settings.number("bps")
+                do throws(DiskError) {
+                    let serial = settings.text("serial")
+                    return MachineDisk(
+                        name: "disk\(context.number)", serial: serial.isEmpty ? "davit-\(context.number)" : serial,
+                        device: try Disk.open(settings.text("path"), options))
+                } catch {
+                    throw MachineError(error.kind, "--disk \(error)")
+                }
+            }
+        ])
+}
+
+extension DiskError {
+    fileprivate var kind: MachineError.Kind {
+        switch reason {
+        case .unreadable, .inUse: .file
+        case .formatNotStated, .backingNotAllowed, .badRequest: .configuration
+        case .notThatFormat, .unsupported, .truncated, .malformed: .image
+        }
+    }
+}
