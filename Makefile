@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle run test bench fuzz coverage format check setup packages clean
+.PHONY: build oracle torture run test bench fuzz kill-disks coverage format check setup packages clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -12,7 +12,7 @@ build: packages
 run: setup build
 	@scripts/run
 
-test: setup build oracle
+test: setup build oracle torture
 	scripts/test
 
 bench: setup build
@@ -24,6 +24,13 @@ oracle: packages
 # Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n.
 fuzz: oracle
 	scripts/fuzz
+
+# Kills a writer of qcow2 images 200 times; KILLS=n for another number.
+kill-disks: torture
+	.build/release/davit-torture --rounds $(or $(KILLS),200)
+
+torture: packages
+	$(RELEASE) --product davit-torture
 
 # Writes docs/instruction-coverage.md anew: to be done when the opcode table changes.
 coverage: oracle

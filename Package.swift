@@ -18,6 +18,7 @@ let package = Package(
     products: [
         .executable(name: "davit", targets: ["davit"]),
         .executable(name: "davit-oracle", targets: ["davit-oracle"]),
+        .executable(name: "davit-torture", targets: ["davit-torture"]),
         .library(name: "Davit", targets: ["Davit"]),
     ],
     dependencies: [
@@ -80,6 +81,15 @@ let package = Package(
         .executableTarget(
             name: "davit-oracle",
             dependencies: ["InstructionOracle", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: strict),
+
+        // Kills a writer of disk images, and looks at what it leaves.
+        .executableTarget(
+            name: "davit-torture",
+            dependencies: [
+                "BlockFormats", "HostLinux", "MachineModel",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: strict),
 
         // Tests.

@@ -11,18 +11,19 @@ public final class Disk: BlockDevice {
     public let physicalBlockSize: Int
     public let isReadOnly: Bool
 
-    private let image: any DiskImage
     private let workers: WorkerPool
     private let ring: IORing?
     private let isLimited: Bool
     private let limiter: Mutex<RateLimiter>
 
     private struct Flow {
+        /// Nil once it is closed.
+        var image: (any DiskImage)?
         var underWay = 0
         var isClosed = false
     }
     /// Guards how many requests are under way.
-    private let flow = Mutex(Flow())
+    private let flow: Mutex<Flow>
     /// Signalled when the last one has ended after `close`.
     private let drained: EventFD
 
@@ -38,7 +39,7 @@ public final class Disk: BlockDevice {
     }
 
     init(_ image: any DiskImage, _ options: DiskOptions = DiskOptions()) throws(SystemError) {
-        self.image = image
+        flow = Mutex(Flow(image: image))
         size = image.size
         isReadOnly = image.isReadOnly || options.isReadOnly
         physicalBlockSize = max(image.physicalBlockSize, 512)
@@ -55,11 +56,12 @@ public final class Disk: BlockDevice {
                 request.completion(.failure(error))
                 continue
             }
-            let isOpen = flow.withLock { flow in
-                if !flow.isClosed { flow.underWay += 1 }
-                return !flow.isClosed
+            let image = flow.withLock { flow -> (any DiskImage)? in
+                if flow.isClosed { return nil }
+                flow.underWay += 1
+                return flow.image
             }
-            guard isOpen else {
+            guard let image else {
                 request.completion(.failure(.closed))
                 continue
             }
@@ -67,11 +69,11 @@ public final class Disk: BlockDevice {
                 let now = WorkerPool.now
                 let due = limiter.withLock { $0.admit(bytes: request.operation.transferCount, now: now) }
                 if due > now {
-                    workers.perform(notBefore: due) { [self] in begin(request) }
+                    workers.perform(notBefore: due) { [self] in begin(request, image) }
                     continue
                 }
             }
-            begin(request)
+            begin(request, image)
         }
     }
 
@@ -90,23 +92,25 @@ public final class Disk: BlockDevice {
         return offset <= size && count <= size - offset && (offset | count) & mask == 0 ? nil : .outOfRange
     }
 
-    private func begin(_ request: BlockRequest) {
+    private func begin(_ request: BlockRequest, _ image: any DiskImage) {
         switch request.operation {
         case .read(let offset, let buffers):
             guard let extent = image.pin(at: offset, count: buffers.count, forWriting: false) else { break }
-            transfer(.read, extent, buffers, request)
+            transfer(.read, extent, buffers, request, image)
             return
         case .write(let offset, let buffers):
             guard ring != nil, let extent = image.pin(at: offset, count: buffers.count, forWriting: true) else { break }
-            transfer(.write, extent, buffers, request)
+            transfer(.write, extent, buffers, request, image)
             return
         case .flush, .discard, .writeZeroes: break
         }
-        workers.perform { [self] in end(request, carryOut(request.operation)) }
+        workers.perform { [self] in end(request, carryOut(request.operation, image)) }
     }
 
-    private func transfer(_ kind: IORing.Kind, _ extent: PinnedExtent, _ buffers: BlockBuffers, _ request: BlockRequest)
-    {
+    private func transfer(
+        _ kind: IORing.Kind, _ extent: PinnedExtent, _ buffers: BlockBuffers, _ request: BlockRequest,
+        _ image: any DiskImage
+    ) {
         if kind == .read && extent.file.readCached(at: extent.offset, into: buffers) {
             image.unpin(extent)
             end(request, .success(()))
@@ -118,15 +122,15 @@ public final class Disk: BlockDevice {
             if kind == .write && result > 0 { extent.file.didWrite(upTo: extent.offset + UInt64(result)) }
             if result == Int32(buffers.count) { return end(request, .success(())) }
             // Cut short or failed: the careful way finds out why.
-            workers.perform { [self] in end(request, carryOut(request.operation)) }
+            workers.perform { [self] in end(request, carryOut(request.operation, image)) }
         }
         if isBegun != true {
             image.unpin(extent)
-            workers.perform { [self] in end(request, carryOut(request.operation)) }
+            workers.perform { [self] in end(request, carryOut(request.operation, image)) }
         }
     }
 
-    private func carryOut(_ operation: BlockRequest.Operation) -> Result<Void, BlockError> {
+    private func carryOut(_ operation: BlockRequest.Operation, _ image: any DiskImage) -> Result<Void, BlockError> {
         do throws(BlockError) {
             switch operation {
             case .read(let offset, let buffers): try image.read(at: offset, into: buffers)
@@ -162,7 +166,8 @@ public final class Disk: BlockDevice {
         if !isIdle { _ = drained.wait() }
         ring?.stop()
         workers.stop()
-        try? image.close()
+        let image = flow.withLock { $0.image.take() }
+        try? image?.close()
     }
 }
 

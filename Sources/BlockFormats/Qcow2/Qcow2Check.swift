@@ -11,6 +11,9 @@ public struct Qcow2Check: Sendable {
     /// Clusters of data.
     public private(set) var dataClusters: UInt64 = 0
 
+    /// Clusters that are counted too often, and how often they are used.
+    private(set) var leaked: [(cluster: UInt64, uses: UInt64)] = []
+
     private let file: HostFile
     private let header: Qcow2Header
     private let geometry: Qcow2Geometry
@@ -19,7 +22,7 @@ public struct Qcow2Check: Sendable {
 
     private static let maximumFindings = 20
     /// More than any image that was not made to keep us busy.
-    private static let maximumClusters: UInt64 = 1 << 28
+    private static let maximumClusters: UInt64 = 1 << 26
     private static let maximumTables = 1 << 26
 
     private init(_ file: HostFile, _ header: Qcow2Header) throws(BlockError) {
@@ -31,15 +34,18 @@ public struct Qcow2Check: Sendable {
         used = [UInt32](repeating: 0, count: Int(clusters))
     }
 
-    /// Looks through an open image.
+    /// Looks through an image that nobody writes to meanwhile.
+    static func run(_ file: HostFile, _ header: Qcow2Header) throws(BlockError) -> Qcow2Check {
+        var check = try Qcow2Check(file, header)
+        try check.countUses()
+        try check.countRefcountStructures()
+        try check.checkCopiedFlags()
+        try check.compare()
+        return check
+    }
+
     static func check(_ file: HostFile, _ header: Qcow2Header) throws(DiskError) -> Qcow2Check {
-        do throws(BlockError) {
-            var check = try Qcow2Check(file, header)
-            try check.countUses()
-            try check.countRefcountStructures()
-            try check.compare()
-            return check
-        } catch {
+        do throws(BlockError) { return try run(file, header) } catch {
             throw DiskError(
                 .unreadable, file: file.path, "checking it failed (\(error))", mend: "check the disk that it is on")
         }
@@ -49,6 +55,7 @@ public struct Qcow2Check: Sendable {
     static func rebuildRefcounts(_ file: HostFile, _ header: Qcow2Header) throws(BlockError) -> Qcow2Header {
         var check = try Qcow2Check(file, header)
         try check.countUses()
+        try check.checkCopiedFlags()
         // What does not fit in is an image that cannot be mended so.
         guard check.corruptions == 0 else { throw .corrupt(check.findings.first ?? "its tables") }
         let used = check.used
@@ -65,13 +72,6 @@ public struct Qcow2Check: Sendable {
         var header = header
         header.refcountTableOffset = plan.tableOffset
         header.refcountTableClusters = UInt32(plan.tableClusters)
-        if header.version >= 3 {
-            header.incompatible &= ~Qcow2Header.Incompatible.dirty
-            var flags: [UInt8] = []
-            flags.appendBigEndian(header.incompatible)
-            try file.write(flags, at: Qcow2Header.Field.incompatible)
-            try file.sync()
-        }
         return header
     }
 
@@ -148,6 +148,34 @@ public struct Qcow2Check: Sendable {
         }
     }
 
+    /// A cluster that may be written in place has one user, and what its disk alone uses says so.
+    private mutating func checkCopiedFlags() throws(BlockError) {
+        let count = Int(header.l1Size)
+        guard count > 0, header.l1Offset <= file.end, UInt64(count) * 8 <= file.end - header.l1Offset else { return }
+        let l1 = try file.bytes(at: header.l1Offset, count: count * 8)
+        for index in 0..<count {
+            let word = l1.bigEndian(UInt64.self, at: index * 8)
+            let place = word & Qcow2Entry.offsetMask
+            guard place != 0, place & geometry.clusterMask == 0, place < file.end else { continue }
+            checkFlag(place, word & Qcow2Entry.copiedFlag != 0, "L2 table")
+            let table = try Qcow2Table(file, offset: place, size: Int(geometry.clusterSize))
+            for number in 0..<geometry.l2Entries {
+                let word = geometry.isExtended ? table[number * 2] : table[number]
+                guard word & Qcow2Entry.compressedFlag == 0, word & Qcow2Entry.offsetMask != 0 else { continue }
+                checkFlag(word & Qcow2Entry.offsetMask, word & Qcow2Entry.copiedFlag != 0, "data cluster")
+            }
+        }
+    }
+
+    private mutating func checkFlag(_ place: UInt64, _ isCopied: Bool, _ what: String) {
+        let cluster = place >> geometry.clusterBits
+        guard cluster < UInt64(used.count) else { return }
+        let uses = used[Int(cluster)]
+        if isCopied != (uses == 1) {
+            complain("\(what) at \(place) has \(uses) users and is \(isCopied ? "" : "not ")marked as having one")
+        }
+    }
+
     private mutating func countRefcountStructures() throws(BlockError) {
         let tableBytes = UInt64(header.refcountTableClusters) << geometry.clusterBits
         use(header.refcountTableOffset, tableBytes, "refcount table")
@@ -188,6 +216,7 @@ public struct Qcow2Check: Sendable {
         if count < uses { complain("cluster \(cluster) is counted \(count) times and used \(uses) times") }
         if count > uses {
             leaks += 1
+            leaked.append((UInt64(cluster), uses))
             note("cluster \(cluster) is counted \(count) times and used \(uses) times")
         }
     }

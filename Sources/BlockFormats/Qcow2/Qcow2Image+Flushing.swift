@@ -58,6 +58,8 @@ extension Qcow2Image {
         try locked { () throws(BlockError) in
             for table in batch.tables { table.table.isBeingWritten = false }
             try release(batch.frees)
+            // No later than needed: until then the clusters are lost if the process ends.
+            try counts.writeBlocks()
         }
     }
 

@@ -6,8 +6,8 @@ import Synchronization
 ///
 /// What is written to clusters that the image has for itself goes to the file at once. Changes of tables stay in memory until a flush
 /// writes them in an order in which nothing ever points at what is not there: data and refcounts, then L2 tables, then the L1 table.
-/// So whenever the process or the host ends, the file is a good image that holds at least what the last flush held; clusters that were
-/// being allocated then may stay counted, which costs space alone.
+/// So whenever the process or the host ends, the file is a good image that holds at least what the last flush held. Clusters that were
+/// being allocated then may stay counted; the image is marked as dirty while it is written, so that the next writer finds them.
 final class Qcow2Image: DiskImage, @unchecked Sendable {
     let file: HostFile
     let geometry: Qcow2Geometry
@@ -73,25 +73,38 @@ final class Qcow2Image: DiskImage, @unchecked Sendable {
         guard size > 0 else { throw file.malformed("its disk has no sectors") }
         l2Tables = Qcow2TableCache(bytes: Self.l2CacheSize, tableSize: 1 << Int(header.clusterBits))
         l1 = try Self.readL1(file, header.l1Offset, header.l1Size)
-        if file.isWritable { header = try Self.makeReadyToWrite(file, header) }
-        self.header = header
-        guard file.isWritable else { return }
-        var metadata: Set<UInt64> = [0]
-        let bits = geometry.clusterBits
-        for cluster in header.l1Offset >> bits..<(header.l1Offset + UInt64(header.l1Size) * 8 + geometry.clusterMask)
-            >> bits
-        {
-            metadata.insert(cluster)
+        guard file.isWritable else {
+            self.header = header
+            return
         }
+        guard header.incompatible & Qcow2Header.Incompatible.corrupt == 0 else {
+            throw file.malformed("is marked as corrupt")
+        }
+        let metadata = try Self.placesOfTables(file, header, l1)
+        let refcounts: Qcow2Refcounts
+        (self.header, refcounts) = try Self.makeReadyToWrite(file, header, metadata)
+        self.refcounts = refcounts
+    }
+
+    /// The clusters of all tables but the refcounts', none over another.
+    private static func placesOfTables(
+        _ file: HostFile, _ header: Qcow2Header, _ l1: [UInt64]
+    ) throws(DiskError) -> Set<UInt64> {
+        var metadata: Set<UInt64> = [0]
+        let bits = UInt64(header.clusterBits)
+        let end = header.l1Offset + UInt64(header.l1Size) * 8
+        for cluster in header.l1Offset >> bits..<(end + header.clusterSize - 1) >> bits { metadata.insert(cluster) }
         for cluster in try Qcow2Snapshot.tableClusters(file, header) { metadata.insert(cluster) }
         for (index, entry) in l1.enumerated() where entry & Qcow2Entry.offsetMask != 0 {
             let offset = entry & Qcow2Entry.offsetMask
-            guard offset & geometry.clusterMask == 0 else { throw file.malformed("L2 table \(index) is not aligned") }
+            guard offset & (header.clusterSize - 1) == 0 else {
+                throw file.malformed("L2 table \(index) is not aligned")
+            }
             guard metadata.insert(offset >> bits).inserted else {
                 throw file.malformed("L2 table \(index) lies over another table")
             }
         }
-        refcounts = try Qcow2Refcounts(file, header, metadata: metadata)
+        return metadata
     }
 
     static func readL1(_ file: HostFile, _ offset: UInt64, _ count: UInt32) throws(DiskError) -> [UInt64] {
@@ -100,36 +113,60 @@ final class Qcow2Image: DiskImage, @unchecked Sendable {
         return (0..<Int(count)).map { bytes.bigEndian(UInt64.self, at: $0 * 8) }
     }
 
-    /// Brings the header into the state that it must have while somebody writes to the image.
-    private static func makeReadyToWrite(_ file: HostFile, _ header: Qcow2Header) throws(DiskError) -> Qcow2Header {
-        guard header.incompatible & Qcow2Header.Incompatible.corrupt == 0 else {
-            throw file.malformed("is marked as corrupt")
-        }
+    /// Brings header and refcounts into the state that they must have while somebody writes to the image: right, if an earlier writer
+    /// did not come to its end, and marked for the next one.
+    private static func makeReadyToWrite(
+        _ file: HostFile, _ header: Qcow2Header, _ metadata: Set<UInt64>
+    ) throws(DiskError) -> (Qcow2Header, Qcow2Refcounts) {
         var header = header
         do throws(BlockError) {
+            var leaked: [(cluster: UInt64, uses: UInt64)] = []
             if header.incompatible & Qcow2Header.Incompatible.dirty != 0 {
-                header = try Qcow2Check.rebuildRefcounts(file, header)
+                let check = try Qcow2Check.run(file, header)
+                if check.corruptions > 0 {
+                    header = try Qcow2Check.rebuildRefcounts(file, header)
+                } else {
+                    leaked = check.leaked
+                }
             }
+            let refcounts: Qcow2Refcounts
+            do throws(DiskError) { refcounts = try Qcow2Refcounts(file, header, metadata: metadata) } catch {
+                throw .corrupt(error.problem)
+            }
+            for (cluster, uses) in leaked { try refcounts.correct(cluster, to: uses) }
             if header.autoclear != 0 {
                 // Whoever set those flags asks that writers which do not know them take them away.
                 try file.write([UInt8](repeating: 0, count: 8), at: Qcow2Header.Field.autoclear)
                 header.autoclear = 0
             }
+            try markDirty(true, file, header)
+            return (header, refcounts)
         } catch {
+            if case .corrupt(let part) = error { throw file.malformed(part) }
             throw DiskError(
                 .unreadable, file: file.path, "making it ready to be written failed (\(error))",
-                mend: "use a copy, or mend it with 'qemu-img check -r all'")
+                mend: "check the disk that it is on")
         }
-        return header
+    }
+
+    /// Says in the file whether refcounts have to be looked through before the next use, as after a sudden end. Version 2 cannot say it.
+    private static func markDirty(_ isDirty: Bool, _ file: HostFile, _ header: Qcow2Header) throws(BlockError) {
+        guard header.version >= 3 else { return }
+        var flags: [UInt8] = []
+        let others = header.incompatible & ~Qcow2Header.Incompatible.dirty
+        flags.appendBigEndian(others | (isDirty ? Qcow2Header.Incompatible.dirty : 0))
+        try file.write(flags, at: Qcow2Header.Field.incompatible)
+        try file.sync()
     }
 
     deinit { try? close() }
 
     func close() throws(BlockError) {
-        guard !isReadOnly else { return }
+        guard refcounts != nil else { return }
         try flush()
         // What the first one released.
         try flush()
+        try Self.markDirty(false, file, header)
     }
 
     /// Runs `body` with the lock held.

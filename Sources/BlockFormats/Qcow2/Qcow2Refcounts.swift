@@ -36,7 +36,9 @@ final class Qcow2Refcounts {
         table.reserveCapacity(count / 8)
         self.metadata = metadata
         for cluster in 0..<UInt64(header.refcountTableClusters) {
-            self.metadata.insert(tableOffset >> clusterBits + cluster)
+            guard self.metadata.insert(tableOffset >> clusterBits + cluster).inserted else {
+                throw file.malformed("its refcount table lies over another table")
+            }
         }
         blocks = Qcow2TableCache(bytes: Self.cacheSize, tableSize: 1 << Int(clusterBits))
         for index in 0..<count / 8 {
@@ -82,6 +84,14 @@ final class Qcow2Refcounts {
         block.setRefcount(place.index, order: order, count - 1)
         if count == 1 { firstFree = min(firstFree, cluster) }
         return count == 1
+    }
+
+    /// Corrects the count of a cluster that has one.
+    func correct(_ cluster: UInt64, to count: UInt64) throws(BlockError) {
+        let place = place(cluster)
+        guard let block = try block(place.block) else { return }
+        block.setRefcount(place.index, order: order, count)
+        if count == 0 { firstFree = min(firstFree, cluster) }
     }
 
     /// Takes the first free cluster and those behind it that are free, too, at most `limit` (at least 1).
