@@ -95,7 +95,7 @@ final class HostFile: Sendable {
             throw DiskError(
                 .unreadable, file: path, "is neither a regular file nor a block device", mend: "give one of those")
         }
-        guard davit_file_lock(descriptor, writable) == 0 else {
+        guard Self.lock(descriptor, exclusive: writable) else {
             guard errno == EAGAIN || errno == EACCES else { throw Self.failure(path, "lock") }
             let other = writable ? "somebody else uses it" : "somebody else writes to it"
             throw DiskError(
@@ -125,6 +125,20 @@ final class HostFile: Sendable {
         if direct >= 0 { close(direct) }
         close(descriptor)
     }
+
+    /// Waits a little for a process that has just been killed: the kernel gives its lock up when its last transfer has ended.
+    private static func lock(_ descriptor: Int32, exclusive: Bool) -> Bool {
+        for _ in 0..<lockAttempts {
+            if davit_file_lock(descriptor, exclusive) == 0 { return true }
+            guard errno == EAGAIN || errno == EACCES else { return false }
+            usleep(20_000)
+            errno = EAGAIN
+        }
+        return false
+    }
+
+    /// 20 ms apart.
+    private static let lockAttempts = 40
 
     private static func failure(_ path: String, _ what: String) -> DiskError {
         DiskError(

@@ -96,7 +96,12 @@ struct Kill: ParsableCommand {
 
     /// Throws if the image is corrupt; returns whether it has clusters that nobody uses.
     private func isLeaking(_ image: String) throws -> Bool {
-        let status = try wait(for: start(["qemu-img", "check", "-q", "-f", "qcow2", image]))
+        var status: Int32 = 1
+        // The killed process has its lock until the kernel has ended its last transfer.
+        for _ in 0..<100 where status == 1 {
+            status = try wait(for: start(["qemu-img", "check", "-q", "-f", "qcow2", image]))
+            if status == 1 { usleep(50_000) }
+        }
         guard status == 0 || status == 3 else {
             throw ValidationError("\(image) is corrupt: qemu-img check says \(status)")
         }
