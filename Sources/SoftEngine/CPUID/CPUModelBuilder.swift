@@ -98,8 +98,9 @@ struct CPUModelBuilder {
         leaves[1].edx |= featureEDX & Self.repeatedEDX
         // CR8 through LOCK MOV CR0, topology leaves; with several cores the legacy way to count them.
         leaves[1].ecx |= Self.bits(4, 22) | (vcpuCount > 1 ? 1 << 1 : 0)
-        // CLZERO, and x87 error pointers that XSAVE always saves. SSB_NO, BTC_NO: guest loads and branches are not the host's.
-        leaves[8].ebx = hostLeaf(0x8000_0008).ebx & Self.bits(0, 2) | Self.bits(26, 29)
+        // CLZERO, and x87 error pointers that XSAVE always saves. SSB_NO, BTC_NO: guest loads and branches are not the host's. CPPC,
+        // which Linux misses with a warning on models that have it.
+        leaves[8].ebx = hostLeaf(0x8000_0008).ebx & Self.bits(0, 2) | Self.bits(26, 27, 29)
         leaves[8].ecx = CPUModel.topologyShift(vcpuCount) << 12 | UInt32(truncatingIfNeeded: vcpuCount - 1) & 0xFF
         leaves[0x1A] = hostLeaf(0x8000_001A)
         leaves[0x1A].eax &= 0b111

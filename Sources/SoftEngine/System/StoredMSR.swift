@@ -27,8 +27,9 @@ struct StoredMSR {
     private static func common(physicalAddressBits: UInt64) -> [StoredMSR] {
         let address = (1 as UInt64) << physicalAddressBits - 1
         var list = [
-            // BIOS_SIGN_ID; on AMD the patch level.
-            StoredMSR(0x8B, 0x0100_0000),
+            // BIOS_SIGN_ID; on AMD the patch level. The highest, as Hyper-V has it: what microcode mends in the host's model is not
+            // wrong with the guest's CPU, and no update is to be looked for.
+            StoredMSR(0x8B, .max),
             // MTRRcap: 8 variable ranges, fixed ranges, write combining. The memory is write-back unless a range says otherwise.
             StoredMSR(0xFE, 0x508, writable: 0),
             StoredMSR(0x2FF, 0xC06, writable: 0xCFF),
@@ -68,6 +69,10 @@ struct StoredMSR {
         StoredMSR(0xC001_0111), StoredMSR(0xC001_0112), StoredMSR(0xC001_0113),
         // OSVW: no erratum that the guest need work around.
         StoredMSR(0xC001_0140), StoredMSR(0xC001_0141),
+        // CPPC: one level of performance. CAPABILITY_1, ENABLE, CAPABILITY_2, REQUEST, STATUS.
+        StoredMSR(0xC001_02B0, 0xFFFF_FFFF, writable: 0), StoredMSR(0xC001_02B1, writable: 1),
+        StoredMSR(0xC001_02B2, writable: 0), StoredMSR(0xC001_02B3, writable: 0xFFFF_FFFF),
+        StoredMSR(0xC001_02B4, writable: 0),
         // CPUID feature registers; LS_CFG, IC_CFG, DC_CFG, FP_CFG, DE_CFG (LFENCE serializes), BU_CFG2.
         StoredMSR(0xC001_1002), StoredMSR(0xC001_1004), StoredMSR(0xC001_1005), StoredMSR(0xC001_1020),
         StoredMSR(0xC001_1021), StoredMSR(0xC001_1022), StoredMSR(0xC001_1023), StoredMSR(0xC001_1028),
