@@ -138,7 +138,7 @@ public final class KernelFile: Sendable {
     private func check(offset: UInt64, count: UInt64, part: String) throws(BootError) {
         guard offset <= size, count <= size - offset else {
             let wanted = "\(part) (\(count) bytes at offset \(offset))"
-            throw source.truncated("\(wanted) lies past the file's end at \(size)")
+            throw source.truncated("\(wanted) would reach past the file's end at \(size)")
         }
     }
 

@@ -62,7 +62,9 @@ public final class SoftEngine: Engine {
         for vcpu in softVCPUs {
             let state = vcpu.interpreter.cpu.pointee
             let system = vcpu.interpreter.system.pointee
-            lines.append(("vcpu\(vcpu.index) instructions", "\(state.instructions)"))
+            // Translated code does not count what it does.
+            let name = vcpu.translated == nil ? "instructions" : "instructions interpreted"
+            lines.append(("vcpu\(vcpu.index) \(name)", "\(state.instructions)"))
             lines.append(("vcpu\(vcpu.index) interrupts", "\(system.interrupts)"))
             lines.append(("vcpu\(vcpu.index) exceptions", "\(system.exceptions)"))
         }

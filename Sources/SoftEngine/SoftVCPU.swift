@@ -9,7 +9,7 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
     let interpreter: Interpreter
     let apic: LocalAPIC
     private let doorbell: Doorbell
-    private let translated: TranslatedExecution?
+    let translated: TranslatedExecution?
 
     init(index: Int, interpreter: Interpreter, translated: TranslatedExecution?, apic: LocalAPIC, doorbell: Doorbell) {
         self.translated = translated

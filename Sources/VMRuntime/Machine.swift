@@ -41,7 +41,6 @@ public final class Machine: Sendable {
         self.log = log
         let choice = EngineChoice(configuration.engine)
         engine = choice.engine
-        if let reason = choice.reason { log.write(.warning, reason) }
         do throws(BootError) {
             kernel = try KernelFile(path: configuration.kernel, flag: "--kernel")
             initrd = try configuration.initrd.map { path throws(BootError) in
@@ -76,6 +75,8 @@ public final class Machine: Sendable {
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
         serialChannels = channels
+        // Last, so that a mistake is the one line that the user gets.
+        if let reason = choice.reason { log.write(.warning, reason) }
     }
 
     private static func openDisks(_ choices: [ComponentChoice]) throws(MachineError) -> [MachineDisk] {

@@ -58,7 +58,7 @@ import Testing
             (["run", "--kernel", "a", "-c", "two"], 78, "davit: --cpus 'two' is not a number; give 1 to 64"),
             (
                 ["run", "--kernel", "a", "--engine", "quantum"], 78,
-                "davit: --engine 'quantum' is not known; choose from: auto, soft"
+                "davit: --engine 'quantum' is not known; choose from: auto, kvm, soft"
             ),
             (
                 ["run", "--kernel", "a", "--device", "debug-exit,port=door"], 78,

@@ -96,7 +96,7 @@ import Testing
     }
 
     @Test func statisticsAndTraces() {
-        let (status, text) = run("soft", debugExit, "--device", "debug-exit", "--stats", "--trace", "io")
+        let (status, text) = run("soft,translator=off", debugExit, "--device", "debug-exit", "--stats", "--trace", "io")
         #expect(status == 0x21)
         #expect(text.contains("davit: io port write 0xf4.1 = 0x10 debug-exit\n"))
         #expect(text.contains("davit: vcpu0 instructions: "))

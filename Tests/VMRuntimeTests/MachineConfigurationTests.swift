@@ -44,7 +44,7 @@ import Testing
     @Test func unknownNames() {
         #expect(
             objection { $0.engine = ComponentChoice("quantum") }
-                == "--engine 'quantum' is not known; choose from: auto, soft")
+                == "--engine 'quantum' is not known; choose from: auto, kvm, soft")
         #expect(objection { $0.devices = [ComponentChoice("toaster")] }?.hasPrefix("--device 'toaster' is not") == true)
         #expect(
             objection { $0.serialPorts = [ComponentChoice("modem")] }
