@@ -9,8 +9,11 @@ extension Machine {
     /// Runs the guest on threads of its own until something ends it; resets begin anew. To be called once.
     public func run() throws(MachineError) -> MachineOutcome {
         defer { close() }
+        var notice = engineReason
         while true {
             let board = try makeBoard()
+            // Only now, so that a mistake is the one line that the user gets.
+            if let line = notice.take() { log.write(.warning, line) }
             let event = try run(board)
             if log.level >= .debug || configuration.printsStatistics { printStatistics(of: board) }
             switch event {

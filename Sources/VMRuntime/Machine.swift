@@ -24,6 +24,8 @@ public final class Machine: Sendable {
     let log: Log
     /// What runs the guest: what the configuration names, or what `auto` comes to on this host.
     let engine: ComponentChoice
+    /// Why `auto` has come to that, if users should know.
+    let engineReason: String?
     let memory: GuestMemory
     let loop: EventLoop
     let kernel: KernelFile
@@ -41,6 +43,7 @@ public final class Machine: Sendable {
         self.log = log
         let choice = EngineChoice(configuration.engine)
         engine = choice.engine
+        engineReason = choice.reason
         do throws(BootError) {
             kernel = try KernelFile(path: configuration.kernel, flag: "--kernel")
             initrd = try configuration.initrd.map { path throws(BootError) in
@@ -75,8 +78,6 @@ public final class Machine: Sendable {
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
         serialChannels = channels
-        // Last, so that a mistake is the one line that the user gets.
-        if let reason = choice.reason { log.write(.warning, reason) }
     }
 
     private static func openDisks(_ choices: [ComponentChoice]) throws(MachineError) -> [MachineDisk] {
