@@ -44,6 +44,7 @@ let package = Package(
         room("VirtioQueue", on: ["CDavit", "GuestMemory", "MachineModel"]),
         room("VirtioTransport", on: ["GuestMemory", "MachineModel", "PCI", "VirtioQueue"]),
         room("VirtioDevices", on: ["HostLinux", "GuestMemory", "MachineModel", "VirtioQueue"]),
+        room("NetBackends", on: ["CDavit", "HostLinux", "MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
@@ -58,7 +59,8 @@ let package = Package(
             "VMRuntime",
             on: [
                 "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
-                "VirtioTransport", "VirtioDevices", "BlockFormats", "ConsoleBackends", "ACPITables", "BootLoaders",
+                "VirtioTransport", "VirtioDevices", "BlockFormats", "NetBackends", "ConsoleBackends", "ACPITables",
+                "BootLoaders",
                 "SoftEngine",
                 "KVMEngine",
             ]),
@@ -111,6 +113,7 @@ let package = Package(
         tests("VirtioQueue", of: ["VirtioQueue"]),
         tests("VirtioTransport", of: ["VirtioTransport", "PCI", "DeviceBus"]),
         tests("VirtioDevices", of: ["VirtioDevices"]),
+        tests("NetBackends", of: ["NetBackends"]),
         tests("BlockFormats", of: ["BlockFormats"]),
     ],
     swiftLanguageModes: [.v6]

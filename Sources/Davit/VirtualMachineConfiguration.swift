@@ -19,6 +19,8 @@ public struct VirtualMachineConfiguration: Sendable {
     public var serialPorts = [SerialPortConfiguration(attachment: .standardStreams)]
     /// Disks, as the catalog knows them.
     public var disks: [ComponentChoice] = []
+    /// Network cards, as the catalog knows them.
+    public var networks: [ComponentChoice] = []
     /// Devices that not every machine has, by their names in the catalog.
     public var devices: [ComponentChoice] = []
     public var resetAction = MachineConfiguration.ResetAction.restart
@@ -40,6 +42,7 @@ public struct VirtualMachineConfiguration: Sendable {
         machine.engine = engine
         machine.serialPorts = serialPorts.map(\.attachment.choice)
         machine.disks = disks
+        machine.networks = networks
         machine.devices = devices
         machine.resetAction = resetAction
         machine.trace = trace

@@ -42,6 +42,7 @@ extension RunCommand {
             configuration.engine = try ComponentChoice(parsing: text, flag: "--engine")
         }
         configuration.disks = try disk.map { try ComponentChoice(parsingPath: $0, as: "image", flag: "--disk") }
+        configuration.networks = try network.map { try ComponentChoice(parsing: $0, flag: "--network") }
         configuration.devices = try device.map { try ComponentChoice(parsing: $0, flag: "--device") }
         if !serial.isEmpty {
             configuration.serialPorts = try serial.map {

@@ -48,6 +48,11 @@ struct RunCommand: ParsableCommand {
 
     @Option(
         parsing: .unconditionalSingleValue,
+        help: ArgumentHelp("A network card; repeatable. (default: none)", valueName: "name,key=value"))
+    var network: [String] = []
+
+    @Option(
+        parsing: .unconditionalSingleValue,
         help: ArgumentHelp("A device more; repeatable.", valueName: "name,key=value"))
     var device: [String] = []
 

@@ -10,6 +10,8 @@ enum RunHelp {
 
         \(describe("Disks", Catalog.disks))
 
+        \(describe("Networks", Catalog.networks))
+
         \(describe("Devices", Catalog.devices))
 
         \(describe("Serial ports", Catalog.serialPorts))

@@ -6,6 +6,8 @@ import Synchronization
 public final class EventLoop: Sendable {
     private struct Watch {
         var isEnabled: Bool
+        /// It is also called when the descriptor can be written to.
+        var wantsRoom = false
         /// Regular files and `/dev/null` have no readiness: epoll refuses them, and reading them never waits.
         let isAlwaysReady: Bool
         let ready: @Sendable () -> Void
@@ -53,9 +55,22 @@ public final class EventLoop: Sendable {
         state.withLock { state in
             guard let watch = state.watches[descriptor], watch.isEnabled != isEnabled else { return }
             state.watches[descriptor]?.isEnabled = isEnabled
-            if !watch.isAlwaysReady { try? control(EPOLL_CTL_MOD, descriptor, enabled: isEnabled) }
+            if !watch.isAlwaysReady {
+                try? control(EPOLL_CTL_MOD, descriptor, enabled: isEnabled, wantsRoom: watch.wantsRoom)
+            }
         }
         wakeup.signal()
+    }
+
+    /// Whether the handler is called also when `descriptor` can be written to, even while its other calls are held back.
+    public func setWantsRoom(_ wantsRoom: Bool, for descriptor: Int32) {
+        state.withLock { state in
+            guard let watch = state.watches[descriptor], watch.wantsRoom != wantsRoom else { return }
+            state.watches[descriptor]?.wantsRoom = wantsRoom
+            if !watch.isAlwaysReady {
+                try? control(EPOLL_CTL_MOD, descriptor, enabled: watch.isEnabled, wantsRoom: wantsRoom)
+            }
+        }
     }
 
     /// No new call of the descriptor's handler begins after this.
@@ -82,9 +97,11 @@ public final class EventLoop: Sendable {
         thread?.join()
     }
 
-    private func control(_ operation: Int32, _ descriptor: Int32, enabled: Bool) throws(SystemError) {
+    private func control(
+        _ operation: Int32, _ descriptor: Int32, enabled: Bool, wantsRoom: Bool = false
+    ) throws(SystemError) {
         var event = epoll_event()
-        event.events = enabled ? UInt32(EPOLLIN.rawValue) : 0
+        event.events = (enabled ? UInt32(EPOLLIN.rawValue) : 0) | (wantsRoom ? UInt32(EPOLLOUT.rawValue) : 0)
         event.data.fd = descriptor
         guard epoll_ctl(epoll, operation, descriptor, &event) == 0 else { throw SystemError("epoll_ctl") }
     }
@@ -110,6 +127,6 @@ public final class EventLoop: Sendable {
 
     private func call(_ descriptor: Int32) {
         let watch = state.withLock { $0.watches[descriptor] }
-        if let watch, watch.isEnabled { watch.ready() }
+        if let watch, watch.isEnabled || watch.wantsRoom { watch.ready() }
     }
 }

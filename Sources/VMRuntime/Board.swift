@@ -68,6 +68,9 @@ struct Board: Sendable {
             let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
             let bridge = try Self.makeHostBridge(on: bus, lines: lines, control: control)
+            for network in machine.networks {
+                try virtio.add(network, cpuCount: configuration.cpuCount, on: bridge)
+            }
             for disk in machine.disks { try virtio.add(disk, cpuCount: configuration.cpuCount, on: bridge) }
             let panic = PVPanic(control: control) {
                 log.write(.info, "the guest has panicked and runs its crash kernel")

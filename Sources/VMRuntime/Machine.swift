@@ -33,6 +33,7 @@ public final class Machine: Sendable {
     let modules: [BootModule]
     let serialChannels: [StreamChannel?]
     let disks: [MachineDisk]
+    let networks: [MachineNetwork]
     let inbox: Inbox<Event>
 
     /// Looks at everything that can be wrong, but for the kernel's contents. A terminal on standard input is raw from here to the end
@@ -64,6 +65,12 @@ public final class Machine: Sendable {
                 .host, "the host refuses a machine with \(ByteCount.describe(configuration.memorySize)): \(error)")
         }
         disks = try Self.openDisks(configuration.disks)
+        do throws(MachineError) {
+            networks = try Self.openNetworks(configuration.networks, log: log)
+        } catch {
+            for disk in disks { disk.device.close() }
+            throw error
+        }
         let inbox = inbox
         let context = SerialPortContext(
             loop: loop,
@@ -87,6 +94,22 @@ public final class Machine: Sendable {
             return disks
         } catch {
             for disk in disks { disk.device.close() }
+            throw error
+        }
+    }
+
+    private static func openNetworks(
+        _ choices: [ComponentChoice], log: Log
+    ) throws(MachineError) -> [MachineNetwork] {
+        var networks: [MachineNetwork] = []
+        do throws(MachineError) {
+            for choice in choices {
+                let context = NetworkContext(number: networks.count, log: log)
+                if let network = try Catalog.networks.make(choice, context) { networks.append(network) }
+            }
+            return networks
+        } catch {
+            for network in networks { network.close() }
             throw error
         }
     }

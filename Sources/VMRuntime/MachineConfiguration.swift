@@ -43,6 +43,8 @@ public struct MachineConfiguration: Equatable, Sendable {
     public var serialPorts = [ComponentChoice("stdio")]
     /// Disks, in order: the guest's vda, vdb and so on.
     public var disks: [ComponentChoice] = []
+    /// Network cards, in order.
+    public var networks: [ComponentChoice] = []
     /// Devices beyond those that every machine has.
     public var devices: [ComponentChoice] = []
     public var resetAction = ResetAction.restart
@@ -77,6 +79,7 @@ public struct MachineConfiguration: Equatable, Sendable {
         try Catalog.engines.validate(engine)
         for port in serialPorts { try Catalog.serialPorts.validate(port) }
         for disk in disks { try Catalog.disks.validate(disk) }
+        for network in networks { try Catalog.networks.validate(network) }
         for device in devices { try Catalog.devices.validate(device) }
     }
 

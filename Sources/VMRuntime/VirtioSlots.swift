@@ -10,7 +10,7 @@ import VirtioTransport
 /// A board's virtio devices.
 final class VirtioSlots: Sendable {
     /// More queues than processors serve nobody; more than this few do.
-    private static let maximumDiskQueues = 8
+    private static let maximumQueues = 8
 
     private let memory: GuestMemory
     private let apics: any InterruptMessageReceiver
@@ -32,8 +32,14 @@ final class VirtioSlots: Sendable {
 
     func add(_ disk: MachineDisk, cpuCount: Int, on bridge: PCIHostBridge) throws(PCIError) {
         let device = VirtioBlock(
-            disk: disk.device, name: disk.name, serial: disk.serial, queueCount: min(cpuCount, Self.maximumDiskQueues),
+            disk: disk.device, name: disk.name, serial: disk.serial, queueCount: min(cpuCount, Self.maximumQueues),
             report: log.writeFromGuest)
+        try add(device, on: bridge)
+    }
+
+    func add(_ network: MachineNetwork, cpuCount: Int, on bridge: PCIHostBridge) throws(PCIError) {
+        let device = VirtioNet(
+            port: network.port, name: network.name, mac: network.mac, pairCount: min(cpuCount, Self.maximumQueues))
         try add(device, on: bridge)
     }
 

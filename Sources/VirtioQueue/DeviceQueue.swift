@@ -149,6 +149,13 @@ public final class DeviceQueue: Sendable {
 public final class DeviceQueues: Sendable {
     private struct Connection: Sendable {
         weak var host: (any VirtioHost)?
+        var queues: [WeakQueue] = []
+    }
+
+    private struct WeakQueue: Sendable {
+        weak var queue: DeviceQueue?
+
+        init(_ queue: DeviceQueue) { self.queue = queue }
     }
 
     /// Counts queues that are not drained yet.
@@ -171,6 +178,11 @@ public final class DeviceQueues: Sendable {
     private final class ConnectionBox: Sendable {
         let connection = Mutex(Connection())
         var host: (any VirtioHost)? { connection.withLock { $0.host } }
+
+        func setQueues(_ queues: [DeviceQueue]) { connection.withLock { $0.queues = queues.map(WeakQueue.init) } }
+
+        /// A driver that has spoilt one queue finds the whole device standing still.
+        func stopAll() { for queue in connection.withLock({ $0.queues }) { queue.queue?.stop() } }
     }
 
     public init(count: Int) {
@@ -179,8 +191,12 @@ public final class DeviceQueues: Sendable {
         queues = (0..<count).map { index in
             DeviceQueue(
                 index: index, interrupt: { connection.host?.interrupt(queue: index) },
-                fail: { connection.host?.deviceFailed($0) })
+                fail: { error in
+                    connection.stopAll()
+                    connection.host?.deviceFailed(error)
+                })
         }
+        connection.setQueues(queues)
     }
 
     public subscript(_ index: Int) -> DeviceQueue { queues[index] }
@@ -192,9 +208,6 @@ public final class DeviceQueues: Sendable {
     public func start(_ active: [VirtioQueue?]) {
         for (queue, ring) in zip(queues, active) { queue.start(ring) }
     }
-
-    /// The device takes nothing any more: after its driver broke the rules.
-    public func stop() { for queue in queues { queue.stop() } }
 
     /// Takes nothing any more; `done` is called once nothing is in flight.
     public func stop(_ done: @escaping @Sendable () -> Void) {

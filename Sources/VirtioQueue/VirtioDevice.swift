@@ -29,7 +29,7 @@ public protocol VirtioHost: AnyObject, Sendable {
     func interrupt(queue: Int)
     /// The configuration is another one now.
     func configurationChanged()
-    /// The driver broke the rules: the device wants a reset.
+    /// The driver broke the rules: the device stands still and wants a reset.
     func deviceFailed(_ error: VirtioError)
 }
 

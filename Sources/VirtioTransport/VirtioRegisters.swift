@@ -88,7 +88,6 @@ final class VirtioRegisters: VirtioHost {
             state.status |= DeviceStatus.needsReset
             return (state.status & DeviceStatus.driverOK != 0, state.configurationVector)
         }
-        device.reset {}
         if isRunning { target?.configurationInterrupt(vector: vector) }
     }
 
