@@ -70,7 +70,7 @@ let package = Package(
         room(
             "DavitCommands",
             on: [
-                "Davit", "MachineModel", "VMRuntime",
+                "BlockFormats", "Davit", "MachineModel", "VMRuntime",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 

@@ -29,12 +29,24 @@ public enum DiskFormat: String, CaseIterable, Sendable {
         return .raw
     }
 
+    private static func byName(_ path: String) -> DiskFormat? {
+        let name = path.split(separator: "/").last.map(String.init) ?? path
+        let ending = name.contains(".") ? name.split(separator: ".").last.map { $0.lowercased() } : nil
+        return ending.flatMap { endings[$0] }
+    }
+
+    /// The format that the name of a new file says.
+    public static func named(_ path: String) throws(DiskError) -> DiskFormat {
+        if let format = byName(path) { return format }
+        throw DiskError(
+            .formatNotStated, file: path, "its name says no format",
+            mend: "end it in .qcow2 or .raw, or state the format")
+    }
+
     /// The format of a file whose user has not stated one: name and content must agree. A name that says nothing will do for a file that
     /// is only read and looks raw, or for one that is in no danger of being a raw disk with a guest's bytes in front.
     static func find(_ path: String, head: [UInt8], forWriting: Bool) throws(DiskError) -> DiskFormat {
-        let name = path.split(separator: "/").last.map(String.init) ?? path
-        let ending = name.contains(".") ? name.split(separator: ".").last.map { $0.lowercased() } : nil
-        let named = ending.flatMap { endings[$0] }
+        let named = byName(path)
         let seen = seen(in: head)
         if named == seen { return seen }
         if named == nil && seen == .raw && !forWriting { return .raw }

@@ -19,7 +19,7 @@ struct ImageOpener {
     ) throws(DiskError) -> any DiskImage {
         guard seen.insert(file.identity).inserted else { throw file.malformed("is its own backing file") }
         guard seen.count <= Self.maximumDepth else { throw file.malformed("has too many images underneath") }
-        let format = if let format { format } else { try find(file, forWriting: isWritable) }
+        let format = if let format { format } else { try Self.find(file, forWriting: isWritable) }
         if isWritable && !format.isWritable {
             throw DiskError(
                 .unsupported, file: file.path, "Davit only reads \(format.rawValue)",
@@ -36,8 +36,9 @@ struct ImageOpener {
         }
     }
 
-    private func find(_ file: HostFile, forWriting: Bool) throws(DiskError) -> DiskFormat {
-        let head = try file.header(at: 0, count: Int(min(file.end, UInt64(Self.headSize))), part: "its beginning")
+    /// The format that a file's name and content say.
+    static func find(_ file: HostFile, forWriting: Bool) throws(DiskError) -> DiskFormat {
+        let head = try file.header(at: 0, count: Int(min(file.end, UInt64(headSize))), part: "its beginning")
         return try DiskFormat.find(file.path, head: head, forWriting: forWriting)
     }
 
@@ -53,7 +54,7 @@ struct ImageOpener {
                 .backingNotAllowed, file: file.path, "lies over another image, '\(name)'",
                 mend: "add backing=on if you trust it, or merge them with 'qemu-img convert'")
         }
-        let path = Self.resolve(name, besides: file.path)
+        let path = DiskFile.resolve(name, besides: file.path)
         let below: HostFile
         do throws(DiskError) { below = try HostFile(path: path, writable: false, cache: options.cache) } catch {
             // This process may be the one that has it: the image names itself, or one above it.
@@ -73,12 +74,5 @@ struct ImageOpener {
         }
         let backing = try open(below, format: format, snapshot: nil, isWritable: false, &seen)
         return try Qcow2Image(file, header, backing: backing, snapshot: snapshot)
-    }
-
-    /// A relative name is meant from the image's own directory.
-    static func resolve(_ name: String, besides path: String) -> String {
-        if name.hasPrefix("/") { return name }
-        guard let slash = path.lastIndex(of: "/") else { return name }
-        return String(path[...slash]) + name
     }
 }

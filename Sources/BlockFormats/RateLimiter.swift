@@ -21,8 +21,9 @@ struct RateLimiter {
     private static func charge(_ amount: UInt64, of limit: UInt64, _ paid: inout UInt64, _ now: UInt64) -> UInt64 {
         guard limit > 0 else { return now }
         let start = max(paid, now > burst ? now - burst : 0)
-        // `amount` is less than 2^31: the product fits.
-        paid = start + amount * second / limit
+        // `amount` is less than 2^31: the product fits. The sum of many need not.
+        let (sum, isTooLarge) = start.addingReportingOverflow(amount * second / limit)
+        paid = isTooLarge ? .max : sum
         // It may begin while the bucket holds anything.
         return start
     }

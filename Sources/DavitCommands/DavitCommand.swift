@@ -8,7 +8,7 @@ public struct DavitCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "davit",
         abstract: "Runs virtual machines, with or without hardware virtualization.",
-        subcommands: [RunCommand.self, VersionCommand.self])
+        subcommands: [RunCommand.self, DiskCommand.self, VersionCommand.self])
 
     public init() {}
 
@@ -27,7 +27,7 @@ public struct DavitCommand: ParsableCommand {
                 print(fullMessage(for: error))
                 return 0
             }
-            complain(message(for: error) + "; see 'davit help run'")
+            complain(message(for: error) + "; see 'davit help \(arguments.first == "disk" ? "disk" : "run")'")
             return ExitStatus.usage
         }
     }

@@ -161,6 +161,14 @@ import Testing
         disk.close()
     }
 
+    @Test func aLimitOfNextToNothingDoesNotOverflow() {
+        var limits = RateLimits()
+        limits.bytes = 1
+        var limiter = RateLimiter(limits)
+        for _ in 0..<100 { _ = limiter.admit(bytes: Int(Int32.max), now: 1 << 62) }
+        #expect(limiter.admit(bytes: 1, now: 1 << 62) == .max)
+    }
+
     @Test func closingWaitsForWhatIsUnderWay() throws {
         let path = directory["disk.qcow2"]
         try Tool.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"])

@@ -150,7 +150,7 @@ final class Qcow2Image: DiskImage, @unchecked Sendable {
     }
 
     /// Says in the file whether refcounts have to be looked through before the next use, as after a sudden end. Version 2 cannot say it.
-    private static func markDirty(_ isDirty: Bool, _ file: HostFile, _ header: Qcow2Header) throws(BlockError) {
+    static func markDirty(_ isDirty: Bool, _ file: HostFile, _ header: Qcow2Header) throws(BlockError) {
         guard header.version >= 3 else { return }
         var flags: [UInt8] = []
         let others = header.incompatible & ~Qcow2Header.Incompatible.dirty

@@ -22,6 +22,8 @@ final class Qcow2Refcounts {
     private var clusterSize: UInt64 { 1 << clusterBits }
     /// Refcounts in a block, as a power of two.
     private var blockBits: UInt64 { clusterBits + 3 - UInt64(order) }
+    /// What a count can be at most.
+    var maximum: UInt64 { order == 6 ? .max : 1 << (1 << UInt64(order)) - 1 }
     private static let cacheSize = 16 << 20
 
     /// Reads the table; `metadata` are clusters of other tables.

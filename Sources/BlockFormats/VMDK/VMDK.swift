@@ -56,7 +56,7 @@ enum VMDK {
                 .backingNotAllowed, file: file.path, "names an extent in another directory, '\(name)'",
                 mend: "put its extents beside it")
         }
-        let path = ImageOpener.resolve(name, besides: file.path)
+        let path = DiskFile.resolve(name, besides: file.path)
         var status = stat()
         if lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
             throw DiskError(

@@ -52,18 +52,21 @@ extension Catalog {
                         name: "disk\(context.number)", serial: serial.isEmpty ? "davit-\(context.number)" : serial,
                         device: try Disk.open(settings.text("path"), options))
                 } catch {
-                    throw MachineError(error.kind, "--disk \(error)")
+                    throw MachineError(error, flag: "--disk")
                 }
             }
         ])
 }
 
-extension DiskError {
-    fileprivate var kind: MachineError.Kind {
-        switch reason {
-        case .unreadable, .inUse: .file
-        case .formatNotStated, .backingNotAllowed, .badRequest: .configuration
-        case .notThatFormat, .unsupported, .truncated, .malformed: .image
-        }
+extension MachineError {
+    /// What a disk's file is wrong with; `flag` gave it, if one did.
+    public init(_ error: DiskError, flag: String? = nil) {
+        let kind: Kind =
+            switch error.reason {
+            case .unreadable, .inUse: .file
+            case .formatNotStated, .backingNotAllowed, .badRequest: .configuration
+            case .notThatFormat, .unsupported, .truncated, .malformed: .image
+            }
+        self.init(kind, (flag.map { $0 + " " } ?? "") + error.description)
     }
 }
