@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz kill-disks coverage format check setup packages clean
+.PHONY: build oracle torture run test bench fuzz fuzz-disks kill-disks coverage format check setup packages clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -28,6 +28,10 @@ fuzz: oracle
 # Kills a writer of qcow2 images 200 times; KILLS=n for another number.
 kill-disks: torture
 	.build/release/davit-torture --rounds $(or $(KILLS),200)
+
+# Opens images with random bytes changed, ROUNDS of them; DAVIT_NOISE_SEED repeats a run.
+fuzz-disks: packages
+	DAVIT_NOISE_ROUNDS=$(or $(ROUNDS),20000) $(SWIFT) test --no-parallel --filter noiseInHeadersAndTables
 
 torture: packages
 	$(RELEASE) --product davit-torture

@@ -99,7 +99,10 @@ public final class Disk: BlockDevice {
             transfer(.read, extent, buffers, request, image)
             return
         case .write(let offset, let buffers):
-            guard ring != nil, let extent = image.pin(at: offset, count: buffers.count, forWriting: true) else { break }
+            // Through the page cache the kernel would hand a write to a thread of its own; ours take less.
+            guard ring != nil, image.isDirect,
+                let extent = image.pin(at: offset, count: buffers.count, forWriting: true)
+            else { break }
             transfer(.write, extent, buffers, request, image)
             return
         case .flush, .discard, .writeZeroes: break

@@ -56,6 +56,13 @@ extension DiskFile {
         var place = Qcow2PackingPlace()
         var at: UInt64 = 0
         while at < from.size {
+            // Whole pieces alone, so that the others begin with a cluster.
+            let zeros = try from.zeros(at: at, upTo: from.size - at) / UInt64(pieceSize) * UInt64(pieceSize)
+            if zeros > 0 {
+                at += zeros
+                progress(at)
+                continue
+            }
             let count = Int(min(UInt64(pieceSize), from.size - at))
             let piece = UnsafeMutableRawBufferPointer(rebasing: memory[..<count])
             try from.read(at: at, into: BlockBuffers(piece))

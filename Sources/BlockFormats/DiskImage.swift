@@ -10,7 +10,12 @@ protocol DiskImage: AnyObject, Sendable {
     /// The unit below which a write costs a read, in bytes: a power of two.
     var physicalBlockSize: Int { get }
 
+    /// Whether bytes go past the host's page cache.
+    var isDirect: Bool { get }
+
     func read(at offset: UInt64, into buffers: BlockBuffers) throws(BlockError)
+    /// How many bytes from `offset` on, at most `limit`, are known to be zeros without being read.
+    func zeros(at offset: UInt64, upTo limit: UInt64) throws(BlockError) -> UInt64
     func write(at offset: UInt64, from buffers: BlockBuffers) throws(BlockError)
     func flush() throws(BlockError)
     func discard(at offset: UInt64, count: UInt64) throws(BlockError)
@@ -38,6 +43,8 @@ protocol ReadOnlyImage: DiskImage {}
 
 extension ReadOnlyImage {
     var isReadOnly: Bool { true }
+    var isDirect: Bool { false }
+    func zeros(at offset: UInt64, upTo limit: UInt64) throws(BlockError) -> UInt64 { 0 }
     var physicalBlockSize: Int { 4096 }
     func write(at offset: UInt64, from buffers: BlockBuffers) throws(BlockError) { throw .readOnly }
     func flush() throws(BlockError) {}

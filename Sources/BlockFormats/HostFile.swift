@@ -271,6 +271,14 @@ final class HostFile: Sendable {
         if let failure { throw failure }
     }
 
+    /// How many bytes from `offset` on, at most `limit`, the file system has nothing for.
+    func hole(at offset: UInt64, upTo limit: UInt64) -> UInt64 {
+        guard let (start, _) = signed(offset, limit) else { return 0 }
+        let data = davit_file_next_data(descriptor, start)
+        guard data >= 0 else { return 0 }
+        return min(UInt64(data) - offset, limit)
+    }
+
     private func signed(_ offset: UInt64, _ count: UInt64) -> (Int64, Int64)? {
         guard offset <= UInt64(Int64.max), count <= UInt64(Int64.max) - offset else { return nil }
         return (Int64(offset), Int64(count))

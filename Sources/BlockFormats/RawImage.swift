@@ -7,6 +7,7 @@ final class RawImage: DiskImage {
     private let file: HostFile
 
     var isReadOnly: Bool { !file.isWritable }
+    var isDirect: Bool { file.cache == .none }
     let physicalBlockSize = 4096
 
     /// Sizes are in units of this many bytes.
@@ -27,6 +28,10 @@ final class RawImage: DiskImage {
 
     func read(at offset: UInt64, into buffers: BlockBuffers) throws(BlockError) {
         try file.read(at: offset, into: buffers)
+    }
+
+    func zeros(at offset: UInt64, upTo limit: UInt64) throws(BlockError) -> UInt64 {
+        file.hole(at: offset, upTo: limit)
     }
 
     func write(at offset: UInt64, from buffers: BlockBuffers) throws(BlockError) {

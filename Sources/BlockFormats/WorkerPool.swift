@@ -40,17 +40,18 @@ final class WorkerPool: Sendable {
 
     /// Has `job` done, not before `due` (nanoseconds of CLOCK_MONOTONIC) if it is given.
     func perform(notBefore due: UInt64? = nil, _ job: @escaping Job) {
-        let mustStart = state.withLock { state in
+        let (mustStart, mustWake) = state.withLock { state in
             if let due {
                 let place = state.delayed.lastIndex { $0.due > due }.map { $0 + 1 } ?? 0
                 state.delayed.insert((due, job), at: place)
             } else {
                 state.jobs.append(job)
             }
-            return state.idle == 0 && state.threads.count < limit
+            return (state.idle == 0 && state.threads.count < limit, state.idle > 0)
         }
         if mustStart { startThread() }
-        wakeup.signal()
+        // Threads that are busy look again before they sleep.
+        if mustWake { wakeup.signal() }
     }
 
     private func startThread() {
@@ -60,7 +61,7 @@ final class WorkerPool: Sendable {
     }
 
     private enum Next {
-        case job(Job, hasMore: Bool)
+        case job(Job, wakesAnother: Bool)
         case wait(milliseconds: Int32)
         case stop
     }
@@ -68,9 +69,9 @@ final class WorkerPool: Sendable {
     private func serve() {
         while true {
             switch next() {
-            case .job(let job, let hasMore):
+            case .job(let job, let wakesAnother):
                 // One wake-up reaches one thread.
-                if hasMore { wakeup.signal() }
+                if wakesAnother { wakeup.signal() }
                 job()
             case .wait(let milliseconds):
                 _ = wakeup.wait(milliseconds: milliseconds)
@@ -97,7 +98,7 @@ final class WorkerPool: Sendable {
                     state.jobs.removeFirst(state.next)
                     state.next = 0
                 }
-                return .job(job, hasMore: !state.jobs.isEmpty)
+                return .job(job, wakesAnother: !state.jobs.isEmpty && state.idle > 0)
             }
             if state.isStopping { return .stop }
             state.idle += 1

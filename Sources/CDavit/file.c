@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 int davit_file_lock(int descriptor, bool exclusive) {
     struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
@@ -25,6 +26,13 @@ int davit_file_punch_hole(int descriptor, int64_t offset, int64_t count) {
 
 int davit_file_zero_range(int descriptor, int64_t offset, int64_t count) {
     return fallocate(descriptor, FALLOC_FL_ZERO_RANGE, offset, count);
+}
+
+int64_t davit_file_next_data(int descriptor, int64_t offset) {
+    int64_t place = lseek(descriptor, offset, SEEK_DATA);
+    if (place >= 0 || errno != ENXIO) return place;
+    place = lseek(descriptor, 0, SEEK_END);
+    return place > offset ? place : offset;
 }
 
 ssize_t davit_file_read_cached(int descriptor, const struct iovec *pieces, int count, int64_t offset) {

@@ -9,7 +9,7 @@ struct TortureCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "davit-torture",
         abstract: "Kill a process that writes to a qcow2 image, again and again, and look at what it leaves.",
-        subcommands: [Kill.self, Write.self], defaultSubcommand: Kill.self)
+        subcommands: [Kill.self, Bench.self, Write.self], defaultSubcommand: Kill.self)
 }
 
 private let diskSize = 64 << 20

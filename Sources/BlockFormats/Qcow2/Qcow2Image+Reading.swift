@@ -79,6 +79,17 @@ extension Qcow2Image {
         return (found ?? nothing, min(count, limit))
     }
 
+    func zeros(at offset: UInt64, upTo limit: UInt64) throws(BlockError) -> UInt64 {
+        let (extent, count) = try locked { () throws(BlockError) in try map(offset, upTo: limit) }
+        switch extent {
+        case .zeros: return count
+        case .backing:
+            guard let backing, offset < backing.size else { return count }
+            return try backing.zeros(at: offset, upTo: min(count, backing.size - offset))
+        case .data, .compressed: return 0
+        }
+    }
+
     func read(at offset: UInt64, into buffers: BlockBuffers) throws(BlockError) {
         var done = 0
         while done < buffers.count {

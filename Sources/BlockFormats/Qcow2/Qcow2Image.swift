@@ -45,6 +45,7 @@ final class Qcow2Image: DiskImage, @unchecked Sendable {
     /// So many pending frees ask for a flush.
     static let pendingFreeLimit = 8192
 
+    var isDirect: Bool { file.cache == .none }
     var physicalBlockSize: Int { min(Int(geometry.clusterSize), 4096) }
 
     /// Opens what `file` holds. `snapshot` names one to read instead of the disk's present state.

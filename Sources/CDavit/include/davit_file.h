@@ -18,6 +18,9 @@ int davit_file_open_direct(int descriptor, bool writable);
 int davit_file_punch_hole(int descriptor, int64_t offset, int64_t count);
 int davit_file_zero_range(int descriptor, int64_t offset, int64_t count);
 
+// Where at `offset` or behind it the file has data, by lseek(2); its end if there are none. -1 with errno if that cannot be told.
+int64_t davit_file_next_data(int descriptor, int64_t offset);
+
 // preadv2(2) with RWF_NOWAIT: takes only what is in memory. Bytes, or -1 with errno (EAGAIN: nothing is).
 ssize_t davit_file_read_cached(int descriptor, const struct iovec *_Nonnull pieces, int count, int64_t offset);
 
