@@ -16,9 +16,9 @@ public final class SoftEngine: Engine {
     private let memory: GuestMemory
     private let code: CodeMap
 
-    /// `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. Throws if the host
-    /// refuses the address space for the engine's tables.
-    public init(_ parts: EngineParts, translates: Bool = true) throws(SystemError) {
+    /// `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. `perfMap`: where
+    /// that code is noted for Linux's perf. Throws if the host refuses the address space for the engine's tables.
+    public init(_ parts: EngineParts, translates: Bool = true, perfMap: PerfMap? = nil) throws(SystemError) {
         guard let code = CodeMap(span: parts.memory.span) else { throw SystemError("mmap") }
         let frequency = TSCFrequency.host
         let model = CPUModel(vcpuCount: parts.vcpuCount, tscFrequency: frequency)
@@ -36,7 +36,7 @@ public final class SoftEngine: Engine {
             doorbells[index].connect(interpreter.cpu)
             var translated: TranslatedExecution?
             if translates && TranslatedExecution.isSupported {
-                translated = try TranslatedExecution(interpreter: interpreter, isShared: gates != nil)
+                translated = try TranslatedExecution(interpreter: interpreter, isShared: gates != nil, perfMap: perfMap)
             }
             vcpus.append(
                 SoftVCPU(
@@ -67,6 +67,11 @@ public final class SoftEngine: Engine {
             lines.append(("vcpu\(vcpu.index) \(name)", "\(state.instructions)"))
             lines.append(("vcpu\(vcpu.index) interrupts", "\(system.interrupts)"))
             lines.append(("vcpu\(vcpu.index) exceptions", "\(system.exceptions)"))
+            lines.append(("vcpu\(vcpu.index) first-level TLB misses", "\(system.firstLevelMisses)"))
+            lines.append(("vcpu\(vcpu.index) second-level TLB misses", "\(system.secondLevelMisses)"))
+            for line in vcpu.translated?.statisticsLines(tscFrequency: TSCFrequency.host) ?? [] {
+                lines.append(("vcpu\(vcpu.index) \(line.name)", line.value))
+            }
         }
         return lines
     }

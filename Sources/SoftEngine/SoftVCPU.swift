@@ -24,7 +24,7 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
         if let translated, !translated.catchFaults() {
             return .failed(report: "the translator cannot catch faults: too many machines in this process")
         }
-        switch interpreter.run(translated) {
+        switch translated?.runGuest() ?? interpreter.run() {
         case .stopped: return .stopped
         case .tripleFault: return .tripleFault(report: report())
         case .haltedForever: return .haltedForever(report: report())

@@ -12,5 +12,6 @@
 #include "davit_ring.h"
 #include "davit_signal.h"
 #include "davit_terminal.h"
+#include "davit_tlb.h"
 
 #endif

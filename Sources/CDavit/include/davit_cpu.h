@@ -52,7 +52,18 @@ enum davit_tlb_mode {
 
 #define DAVIT_JUMP_ENTRIES 2048
 
-#define DAVIT_CPU_PADDING 48
+#define DAVIT_WINDOWS 16
+
+// In the size of a TLB miss: it is that of several accesses' common check.
+#define DAVIT_WINDOW_MISS 0x10000u
+
+// An entry of the jump cache's second level. No key is 0.
+#define DAVIT_JUMPS 32768
+typedef struct davit_jump {
+    uint64_t key, target;
+} davit_jump;
+
+#define DAVIT_CPU_PADDING 24
 
 typedef struct davit_cpu {
     uint64_t gpr[16];      // RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
@@ -93,6 +104,7 @@ typedef struct davit_cpu {
     // What translated code has at hand (SoftEngine/Translator). The masks are operands of PEXT and PDEP, which compute
     // without touching the flags.
     uint64_t tlb_index_mask, page_mask, jump_index_mask, arithmetic_mask, interrupts_off_mask;
+    uint64_t high_half_mask, stepping_mask;
     uint64_t host_rsp;      // the host stack to return to
     uint64_t code;          // where to enter emitted code
     uint64_t exit_pc;       // where emitted code was left, or faulted
@@ -101,9 +113,36 @@ typedef struct davit_cpu {
     uint32_t exit_detail;   // by reason
     uint32_t x87_in_image;  // 1: x87 state is in `xsave`; 0: in the host's registers
     uint32_t host_mxcsr;
-    uint32_t kernel_runs_low; // the kernels' half of the jump cache has held addresses below 2^47
+    uint32_t kernel_runs_low; // kernels have run at addresses below 2^47
     uint32_t interrupt_waits; // an interrupt was found that RFLAGS.IF held off
-    uint64_t scratch[4];
+    uint64_t scratch[8];
+    // What checks that several accesses share leave for those that follow: host address less linear address.
+    uint64_t windows[DAVIT_WINDOWS];
+    // SYSCALL and SYSRET in line: 0 if STAR, SFMASK and EFER allow it, the segments that they load (CS and SS of CPL 0, then of
+    // CPL 3), and the flags that SYSCALL leaves.
+    uint32_t slow_calls;
+    uint32_t unused2;
+    uint64_t call_flags;
+    davit_segment call_segment[4];
+
+    // The MMU's tables and what it knows of physical memory; see davit_tlb.h.
+    struct davit_translation *_Nonnull translations;
+    uint64_t *_Nonnull pcid_generations;
+    uint64_t pcid;              // in force; 0 without CR4.PCIDE
+    uint64_t global_generation;
+    uint64_t ram_base;          // host address of guest physical address 0
+    uint64_t low_ram_end, high_ram_start, high_ram_size;
+    uint64_t apic_page;         // guest physical page of the local APIC's registers, all ones if it has none
+    uint64_t *_Nonnull code_pages;  // two words for each page of RAM, of which the first is 0 where no code is cached
+    uint64_t refills;           // of the first level by the second, from translated code
+    uint32_t local_tlbs;        // bit n: the TLB number n (as in `tlb_groups`) holds pages that are not global
+    uint32_t unused3;
+
+    // The second level of the jump cache, which outlives switches of address spaces: DAVIT_JUMPS entries, keyed by RIP ^ tag. Tags
+    // are 16 bits in the key's top, by enum davit_tlb_mode: address space and the rest of the mode. `jump_numbers` are what keys of the
+    // first level have for the mode.
+    struct davit_jump *_Nonnull jumps;
+    uint64_t jump_tags[DAVIT_TLB_MODES], jump_numbers[DAVIT_TLB_MODES];
 
     // Which 64ths of each first-level TLB (DAVIT_TLB_MODES of data, then two of fetches) and of the jump cache hold anything: a flush
     // empties those alone.
@@ -136,10 +175,11 @@ enum davit_exit {
 enum davit_leave {
     DAVIT_LEAVE_LOOKUP,     // go on at `rip`, which has no translation at hand
     DAVIT_LEAVE_LINK,       // go on at `rip`; the jump that was left can be linked: the link's number follows `exit_pc`
-    DAVIT_LEAVE_INTERPRET,  // the instruction is for the interpreter: the numbers of its unit and boundary follow `exit_pc`
+    DAVIT_LEAVE_INTERPRET,  // the instruction is for the interpreter: the numbers of its unit, boundary and operation follow `exit_pc`
     DAVIT_LEAVE_INDIRECT,   // the jump cache does not know `exit_value`; once it does, go on at `exit_pc`
     DAVIT_LEAVE_READ_MISS,  // no TLB entry to read `exit_detail` bytes at `exit_value`
     DAVIT_LEAVE_WRITE_MISS,
+    DAVIT_LEAVE_LINK_PLAIN, // as DAVIT_LEAVE_LINK, to a unit that checks each access by itself
     DAVIT_LEAVE_FAULT,      // the host raised a signal at `exit_pc`
 };
 
@@ -149,6 +189,14 @@ enum davit_offset {
     DAVIT_OFFSET_RFLAGS = __builtin_offsetof(davit_cpu, rflags),
     DAVIT_OFFSET_EXIT_REQUEST = __builtin_offsetof(davit_cpu, exit_request),
     DAVIT_OFFSET_SEGMENT = __builtin_offsetof(davit_cpu, segment),
+    DAVIT_OFFSET_GPR = __builtin_offsetof(davit_cpu, gpr),
+    DAVIT_OFFSET_CPL = __builtin_offsetof(davit_cpu, cpl),
+    DAVIT_OFFSET_LSTAR = __builtin_offsetof(davit_cpu, lstar),
+    DAVIT_OFFSET_SLOW_CALLS = __builtin_offsetof(davit_cpu, slow_calls),
+    DAVIT_OFFSET_CALL_FLAGS = __builtin_offsetof(davit_cpu, call_flags),
+    DAVIT_OFFSET_CALL_SEGMENT = __builtin_offsetof(davit_cpu, call_segment),
+    DAVIT_OFFSET_HIGH_HALF_MASK = __builtin_offsetof(davit_cpu, high_half_mask),
+    DAVIT_OFFSET_STEPPING_MASK = __builtin_offsetof(davit_cpu, stepping_mask),
     DAVIT_OFFSET_KERNEL_GS_BASE = __builtin_offsetof(davit_cpu, kernel_gs_base),
     DAVIT_OFFSET_INTERRUPT_WAITS = __builtin_offsetof(davit_cpu, interrupt_waits),
     DAVIT_OFFSET_TLB_MODE = __builtin_offsetof(davit_cpu, tlb_mode),
@@ -172,6 +220,11 @@ enum davit_offset {
     DAVIT_OFFSET_SCRATCH = __builtin_offsetof(davit_cpu, scratch),
     DAVIT_OFFSET_XSAVE = __builtin_offsetof(davit_cpu, xsave),
     DAVIT_OFFSET_TLB = __builtin_offsetof(davit_cpu, tlb),
+    DAVIT_OFFSET_WINDOWS = __builtin_offsetof(davit_cpu, windows),
+    DAVIT_OFFSET_JUMPS = __builtin_offsetof(davit_cpu, jumps),
+    DAVIT_OFFSET_JUMP_TAGS = __builtin_offsetof(davit_cpu, jump_tags),
+    DAVIT_OFFSET_JUMP_NUMBERS = __builtin_offsetof(davit_cpu, jump_numbers),
+    DAVIT_OFFSET_JUMP_GROUPS = __builtin_offsetof(davit_cpu, jump_groups),
     DAVIT_OFFSET_JUMP_KEY = __builtin_offsetof(davit_cpu, jump_key),
     DAVIT_OFFSET_JUMP_TARGET = __builtin_offsetof(davit_cpu, jump_target),
 };
@@ -190,9 +243,12 @@ static inline uint32_t davit_cpu_requests(const davit_cpu *_Nonnull cpu) {
 // C arrays come to Swift as tuples; these give their first element.
 static inline uint64_t *_Nonnull davit_cpu_gpr(davit_cpu *_Nonnull cpu) { return cpu->gpr; }
 static inline uint64_t *_Nonnull davit_cpu_dr(davit_cpu *_Nonnull cpu) { return cpu->dr; }
+static inline davit_segment *_Nonnull davit_cpu_call_segment(davit_cpu *_Nonnull cpu) { return cpu->call_segment; }
 static inline davit_segment *_Nonnull davit_cpu_segment(davit_cpu *_Nonnull cpu) { return cpu->segment; }
 static inline uint64_t *_Nonnull davit_cpu_jump_groups(davit_cpu *_Nonnull cpu) { return cpu->jump_groups; }
 static inline uint64_t *_Nonnull davit_cpu_tlb_groups(davit_cpu *_Nonnull cpu) { return cpu->tlb_groups; }
+static inline uint64_t *_Nonnull davit_cpu_jump_tags(davit_cpu *_Nonnull cpu) { return cpu->jump_tags; }
+static inline uint64_t *_Nonnull davit_cpu_jump_numbers(davit_cpu *_Nonnull cpu) { return cpu->jump_numbers; }
 static inline uint64_t *_Nonnull davit_cpu_jump_key(davit_cpu *_Nonnull cpu) { return cpu->jump_key; }
 static inline uint64_t *_Nonnull davit_cpu_jump_target(davit_cpu *_Nonnull cpu) { return cpu->jump_target; }
 static inline uint8_t *_Nonnull davit_cpu_xsave(davit_cpu *_Nonnull cpu) { return cpu->xsave; }

@@ -195,7 +195,7 @@ extension Interpreter {
     func loadOperand(_ linear: UInt64, size: Int) throws(GuestFault) -> HostOperand {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        if Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: UInt64(truncatingIfNeeded: size)) {
+        if davit_tlb_hits(davit_tlb_read_tag(tlb)[i], linear, UInt64(truncatingIfNeeded: size)) {
             // Safe: a matching tag means that the addend leads to a mapped page of guest RAM; the thunk only reads.
             let place = UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
             return HostOperand(place: place.unsafelyUnwrapped, isCopy: false)

@@ -139,14 +139,15 @@ extension Interpreter {
         system.pointee.nmiBlocked = false
         system.pointee.nmiPending = false
         system.pointee.debugTraps = 0
-        system.pointee.pcid = 0
+        cpu.pointee.pcid = 0
         didChangeState()
     }
 
     /// Derives everything that hangs on the architectural state after it was set from outside.
     func didChangeState() {
-        system.pointee.pcid = cpu.pointee.cr4 & CR4.PCIDE != 0 ? cpu.pointee.cr3 & 0xFFF : 0
+        cpu.pointee.pcid = cpu.pointee.cr4 & CR4.PCIDE != 0 ? cpu.pointee.cr3 & 0xFFF : 0
         updateCodeSize()
+        updateFastCalls()
         updateBreakpoints()
         flushTLB()
         if cpu.pointee.rflags & (RFLAGS.TF | RFLAGS.RF) != 0 || tracesInstructions {

@@ -20,7 +20,7 @@ extension Interpreter {
     func fetchPointer(_ linear: UInt64) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let tlb = davit_cpu_fetch_tlb(cpu, cpu.pointee.cpl == 3 ? 0 : 1)
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        if Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: 1) {
+        if davit_tlb_hits(davit_tlb_read_tag(tlb)[i], linear, 1) {
             return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
         }
         return try missedFetch(linear)
@@ -29,7 +29,7 @@ extension Interpreter {
     private func missedFetch(_ linear: UInt64) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let translation = try fetchTranslation(linear)
         let physical = translation & ~PageRights.mask
-        guard let host = hostAddress(physical: physical), physical != system.pointee.apicPage else { return nil }
+        guard let host = hostAddress(physical: physical), physical != cpu.pointee.apic_page else { return nil }
         fillFetchTLB(
             user: cpu.pointee.cpl == 3, linear: linear, host: host, isGlobal: translation & PageRights.global != 0)
         return host + Int(linear & 0xFFF)
@@ -123,9 +123,18 @@ extension Interpreter {
     /// Fetches and decodes the one instruction at the instruction pointer, wherever its bytes are. #PF, #GP for code segment limits and
     /// for lengths over 15.
     func fetchSingle(into instruction: inout Instruction) throws(GuestFault) {
+        let rip = cpu.pointee.rip
+        let start = try fetchAddress(rip)
+        if is64Bit, let host = try fetchPointer(start) {
+            // Safe: the page is RAM to its end.
+            let outcome = decoder.decode(
+                UnsafePointer(host.assumingMemoryBound(to: UInt8.self)), available: 4096 &- Int(start & 0xFFF),
+                codeSize: 8,
+                into: &instruction)
+            if outcome == .decoded { return }
+        }
         var bytes: (UInt64, UInt64) = (0, 0)
         var available = 0
-        let rip = cpu.pointee.rip
         // Byte by byte: a fault further on counts only if the instruction reaches there.
         while true {
             let linear = try fetchAddress(rip &+ UInt64(available))

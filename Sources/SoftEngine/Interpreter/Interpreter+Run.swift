@@ -10,31 +10,52 @@ extension Interpreter {
         case haltedForever
     }
 
-    /// Runs the guest until something ends it, by translated code where there is a translator and the mode allows it.
-    func run(_ translated: TranslatedExecution? = nil) -> RunExit {
+    /// Runs the guest until something ends it.
+    func run() -> RunExit {
         enterGuest()
         defer { gate?.leave() }
         while true {
-            if davit_cpu_requests(cpu) | cpu.pointee.halted | cpu.pointee.shadow != 0 {
-                if let exit = attend() { return exit }
-                if cpu.pointee.halted != 0 || system.pointee.waitsForSIPI { continue }
-                if davit_cpu_requests(cpu) & DAVIT_EXIT_SINGLE_STEP.rawValue != 0 || cpu.pointee.shadow != 0 {
-                    guard step() else { return .tripleFault }
-                    continue
-                }
-            }
-            if let translated, translated.acceptsMode {
-                if translated.run() == .goOn { continue }
-                guard runBlock(atMost: 1) else { return .tripleFault }
-            } else {
-                guard runBlock(atMost: InstructionCache.longestBlock) else { return .tripleFault }
+            if let exit = turn() { return exit }
+        }
+    }
+
+    /// Looks at requests, then runs a block. Non-nil to leave the run loop.
+    @inline(__always)
+    func turn() -> RunExit? {
+        if needsAttention {
+            switch lookUp() {
+            case .goOn: break
+            case .again: return nil
+            case .leave(let exit): return exit
             }
         }
+        return runBlock(atMost: InstructionCache.longestBlock) ? nil : .tripleFault
+    }
+
+    /// Something may have to be done before the next instruction: see `lookUp`.
+    @inline(__always)
+    var needsAttention: Bool { davit_cpu_requests(cpu) | cpu.pointee.halted | cpu.pointee.shadow != 0 }
+
+    enum LookUp {
+        case goOn
+        /// Nothing was run, or one instruction was.
+        case again
+        case leave(RunExit)
+    }
+
+    /// Serves requests; sleeps in HLT; carries out one instruction by itself where single steps or a shadow ask for it.
+    func lookUp() -> LookUp {
+        if let exit = attend() { return .leave(exit) }
+        if cpu.pointee.halted != 0 || system.pointee.waitsForSIPI { return .again }
+        if davit_cpu_requests(cpu) & DAVIT_EXIT_SINGLE_STEP.rawValue != 0 || cpu.pointee.shadow != 0 {
+            return step() ? .again : .leave(.tripleFault)
+        }
+        return .goOn
     }
 
     /// Runs one block, or its first instructions. False after a triple fault.
     @inline(__always)
-    private func runBlock(atMost most: Int) -> Bool {
+    func runBlock(atMost most: Int) -> Bool {
         do throws(GuestFault) {
             guard let block = try findBlock() else { return step() }
             var i = Int(block.pointee.first)
@@ -134,7 +155,7 @@ extension Interpreter {
     }
 
     /// Among guest instructions from here on.
-    private func enterGuest() {
+    func enterGuest() {
         if let gate, gate.enter() { serveFlushRequests() }
     }
 

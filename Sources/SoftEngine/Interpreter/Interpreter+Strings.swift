@@ -271,7 +271,7 @@ extension Interpreter {
                 string, segment: UInt8(DAVIT_ES.rawValue), register: GeneralRegister.RDI, write: write,
                 count: &count)
         else { return nil }
-        return write ? writableHost(linear) : readableHost(linear)
+        return write ? writableHost(linear, size: count &* UInt64(string.size)) : readableHost(linear)
     }
 
     /// The linear address of the elements from `register` on, with `count` cut to those that lie whole in one page, in the segment,
@@ -294,23 +294,50 @@ extension Interpreter {
         }
     }
 
-    /// The host address of a byte that the TLB knows.
+    /// The host address of a byte in RAM; nil if a look at it faults, or has to be noted.
     @inline(__always)
     private func readableHost(_ linear: UInt64) -> UnsafeMutableRawPointer? {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        guard Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: 1) else { return nil }
+        guard davit_tlb_hits(davit_tlb_read_tag(tlb)[i], linear, 1) else { return missedHost(linear, .read)?.host }
         // Safe: a matching tag means that the addend leads to a mapped page of guest RAM.
         return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
     }
 
+    /// The same for `size` bytes in one page that are about to be written.
     @inline(__always)
-    private func writableHost(_ linear: UInt64) -> UnsafeMutableRawPointer? {
+    private func writableHost(_ linear: UInt64, size: UInt64) -> UnsafeMutableRawPointer? {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        guard Self.hits(davit_tlb_write_tag(tlb)[i], linear, size: 1) else { return nil }
-        // Safe: as in `readableHost`, and the page may be written.
-        return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
+        if davit_tlb_hits(davit_tlb_write_tag(tlb)[i], linear, 1) {
+            // Safe: as in `readableHost`, and the page may be written.
+            return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
+        }
+        guard let (physical, host) = missedHost(linear, .write) else { return nil }
+        // Of the turn before, which wrote to another page.
+        finishCodeWrite()
+        if !code.isPlain(page: physical) {
+            system.pointee.pendingCodeWrite = physical
+            system.pointee.pendingCodeWriteSize = size
+        }
+        return host
+    }
+
+    /// Source and destination may push each other out of the first-level TLB: so this looks at the translation itself.
+    private func missedHost(_ linear: UInt64, _ kind: AccessKind) -> (physical: UInt64, host: UnsafeMutableRawPointer)?
+    {
+        guard cpu.pointee.tlb_current != emptyTLB else { return nil }
+        let cr2 = cpu.pointee.cr2
+        let mode = cpu.pointee.tlb_mode
+        guard let translation = try? translate(linear, mode: mode, kind: kind) else {
+            // Going on element by element will raise the fault.
+            cpu.pointee.cr2 = cr2
+            return nil
+        }
+        let physical = translation & ~PageRights.mask | linear & 0xFFF
+        guard let host = hostAddress(physical: physical), physical & ~0xFFF != cpu.pointee.apic_page else { return nil }
+        davit_tlb_fill(cpu, linear, translation, mode)
+        return (physical, host)
     }
 
     /// Copies `count` elements as a loop over them would: a destination a little above the source repeats a pattern.

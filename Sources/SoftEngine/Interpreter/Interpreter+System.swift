@@ -266,11 +266,12 @@ extension Interpreter {
         system.pointee.blockEnd = 0
         switch type {
         case 0:
-            if pcid == system.pointee.pcid { flushTLB(page: linear) } else { flushTLB(pcid: pcid) }
+            if pcid == cpu.pointee.pcid { flushTLB(page: linear) } else { flushTLB(pcid: pcid) }
         case 1: flushTLB(pcid: pcid)
         case 2: flushTLB()
         default:
             for pcid in 0..<4096 { pcidGenerations[pcid] &+= 1 }
+            forgetAllJumps()
             flushFirstLevel(keepingGlobal: true)
         }
     }

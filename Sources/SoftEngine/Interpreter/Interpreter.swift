@@ -20,9 +20,12 @@ final class Interpreter {
 
     /// What only the interpreter needs; owned by this object.
     let system: UnsafeMutablePointer<SystemState>
-    /// Second-level TLB, `TranslationEntry.count` entries, and the current generation of each PCID; owned by this object.
-    let translations: UnsafeMutablePointer<TranslationEntry>
+    /// Second-level TLB, `DAVIT_TRANSLATIONS` entries, and the current generation of each PCID; owned by this object.
+    let translations: UnsafeMutablePointer<davit_translation>
     let pcidGenerations: UnsafeMutablePointer<UInt64>
+    /// See `JumpTags`; owned by this object.
+    let pcidJumpTags: UnsafeMutablePointer<UInt16>
+    let jumpPages: UnsafeMutablePointer<UInt64>
     /// See `noteLarge`; owned by this object.
     let largeRegions: UnsafeMutablePointer<UInt64>
     static let largeRegionWords = 64
@@ -96,10 +99,14 @@ final class Interpreter {
         self.start = start
         system = .allocate(capacity: 1)
         system.initialize(to: SystemState())
-        translations = .allocate(capacity: TranslationEntry.count)
+        translations = .allocate(capacity: Int(DAVIT_TRANSLATIONS))
         translations.initialize(
-            repeating: TranslationEntry(tag: 0, translation: 0, generation: 0, unused: 0),
-            count: TranslationEntry.count)
+            repeating: davit_translation(tag: 0, translation: 0, generation: 0, unused: 0),
+            count: Int(DAVIT_TRANSLATIONS))
+        pcidJumpTags = .allocate(capacity: JumpTags.pcidCount)
+        pcidJumpTags.initialize(repeating: 0, count: JumpTags.pcidCount)
+        jumpPages = .allocate(capacity: JumpTags.pageWords)
+        jumpPages.initialize(repeating: 0, count: JumpTags.pageWords)
         largeRegions = .allocate(capacity: Self.largeRegionWords)
         largeRegions.initialize(repeating: 0, count: Self.largeRegionWords)
         pcidGenerations = .allocate(capacity: 4096)
@@ -121,6 +128,15 @@ final class Interpreter {
         ramBase = memory.base
         lowRAMEnd = memory.regions[0].size
         highRAMSize = memory.regions.count > 1 ? memory.regions[1].size : 0
+        cpu.pointee.translations = translations
+        cpu.pointee.pcid_generations = pcidGenerations
+        cpu.pointee.global_generation = 1
+        cpu.pointee.ram_base = UInt64(UInt(bitPattern: memory.base))
+        cpu.pointee.low_ram_end = lowRAMEnd
+        cpu.pointee.high_ram_start = GuestMemory.holeEnd
+        cpu.pointee.high_ram_size = highRAMSize
+        cpu.pointee.apic_page = UInt64.max
+        cpu.pointee.code_pages = code.words
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)
         // All of it is there to be emptied at first.
         for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 { davit_cpu_tlb_groups(cpu)[number] = UInt64.max }
@@ -142,6 +158,8 @@ final class Interpreter {
         system.deallocate()
         translations.deallocate()
         pcidGenerations.deallocate()
+        pcidJumpTags.deallocate()
+        jumpPages.deallocate()
         largeRegions.deallocate()
         emptyTLB.deallocate()
         storedValues.deallocate()

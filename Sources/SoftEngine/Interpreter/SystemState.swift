@@ -5,16 +5,10 @@ import CDavit
 struct SystemState: BitwiseCopyable {
     /// PAE paging's page-directory-pointer-table entries, read when CR3 is loaded (SDM vol. 3, 4.4.1).
     var pdpte: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-    /// Guest physical page of the local APIC's registers, all ones if it has none.
-    var apicPage: UInt64 = UInt64.max
-    /// PCID in force; 0 without CR4.PCIDE.
-    var pcid: UInt64 = 0
-    /// Generation that second-level entries of global pages carry.
-    var globalGeneration: UInt64 = 1
     /// Bit n: a part of a page of 1 GiB from a region with hash n is cached.
     var hugeRegions: UInt64 = 0
-    /// Bit n: the first-level TLB number n (as in `davit_cpu.tlb_groups`) holds pages that are not global.
-    var localTLBs: UInt32 = 0
+    /// Address spaces of the jump cache's second level: see `JumpTags`.
+    var jumpTags = JumpTags()
 
     /// EXT of error codes: 1 while an event from outside the program is delivered.
     var externalEvent: UInt32 = 0
@@ -27,6 +21,9 @@ struct SystemState: BitwiseCopyable {
     var interrupts: UInt64 = 0
     /// Exceptions raised, for --stats.
     var exceptions: UInt64 = 0
+    /// Translations that the first-level TLB did not have, and those of them that page tables were walked for, for --stats.
+    var firstLevelMisses: UInt64 = 0
+    var secondLevelMisses: UInt64 = 0
     /// Branches put into the ring so far.
     var branchCount = 0
     /// Undefined instructions reported so far.

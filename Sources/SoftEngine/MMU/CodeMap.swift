@@ -37,6 +37,9 @@ struct CodeMap: @unchecked Sendable {
 
     func unmap() { munmap(pages, count * MemoryLayout<Page>.stride) }
 
+    /// The pages as pairs of words, chunks first: so `davit_tlb_fill` reads them.
+    var words: UnsafeMutablePointer<UInt64> { UnsafeMutableRawPointer(pages).assumingMemoryBound(to: UInt64.self) }
+
     /// Chunk bits for `size` bytes from `address` on, as far as they lie in its page.
     @inline(__always)
     static func chunks(at address: UInt64, size: UInt64) -> UInt64 {

@@ -9,7 +9,7 @@ extension Interpreter {
     ) throws(GuestFault) -> Value {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        if Self.hits(davit_tlb_read_tag(tlb)[i], linear, size: UInt64(MemoryLayout<Value>.size)) {
+        if davit_tlb_hits(davit_tlb_read_tag(tlb)[i], linear, UInt64(MemoryLayout<Value>.size)) {
             // Safe: a matching tag means that the addend leads to a mapped page of guest RAM.
             let host = UnsafeRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i])).unsafelyUnwrapped
             return host.loadUnaligned(as: type)
@@ -23,7 +23,7 @@ extension Interpreter {
     ) throws(GuestFault) {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        if Self.hits(davit_tlb_write_tag(tlb)[i], linear, size: UInt64(MemoryLayout<Value>.size)) {
+        if davit_tlb_hits(davit_tlb_write_tag(tlb)[i], linear, UInt64(MemoryLayout<Value>.size)) {
             // Safe: as in `load`.
             let host = UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i])).unsafelyUnwrapped
             host.storeBytes(of: value, as: Value.self)

@@ -9,11 +9,13 @@ extension Interpreter {
         guard cpu.pointee.cr0 & CR0.PG != 0 else {
             return linear & 0xFFFF_F000 | PageRights.user | PageRights.writable | PageRights.dirty
         }
+        system.pointee.firstLevelMisses &+= 1
         if let cached = cachedTranslation(linear), permits(cached, mode: mode, kind: kind),
             kind != .write || cached & PageRights.dirty != 0
         {
             return cached
         }
+        system.pointee.secondLevelMisses &+= 1
         let translation = try walk(linear, mode: mode, kind: kind)
         cacheTranslation(translation, linear: linear)
         return translation
@@ -22,24 +24,10 @@ extension Interpreter {
     /// The access is within the rights of a present page (SDM vol. 3, 4.6.1).
     @inline(__always)
     func permits(_ rights: UInt64, mode: UInt32, kind: AccessKind) -> Bool {
-        if mode == DAVIT_TLB_USER.rawValue {
-            if rights & PageRights.user == 0 { return false }
-            switch kind {
-            case .read: return true
-            case .write: return rights & PageRights.writable != 0
-            case .fetch: return rights & PageRights.noExecute == 0
-            }
-        }
+        guard kind == .fetch else { return davit_permits_data(cpu, rights, mode, kind == .write) }
         let isUserPage = rights & PageRights.user != 0
-        switch kind {
-        case .fetch:
-            return rights & PageRights.noExecute == 0 && !(isUserPage && cpu.pointee.cr4 & CR4.SMEP != 0)
-        case .read:
-            return !(isUserPage && mode == DAVIT_TLB_KERNEL.rawValue)
-        case .write:
-            if isUserPage && mode == DAVIT_TLB_KERNEL.rawValue { return false }
-            return rights & PageRights.writable != 0 || cpu.pointee.cr0 & CR0.WP == 0
-        }
+        if mode == DAVIT_TLB_USER.rawValue { return isUserPage && rights & PageRights.noExecute == 0 }
+        return rights & PageRights.noExecute == 0 && !(isUserPage && cpu.pointee.cr4 & CR4.SMEP != 0)
     }
 
     /// #PF for an access, with CR2 set.

@@ -36,7 +36,7 @@ extension Interpreter {
         let first = try translate(linear, mode: mode, kind: .read)
         guard size > room else {
             if checkAlignment { try requireAlignment(linear, size: size) }
-            fillTLB(linear: linear, translation: first, mode: mode)
+            davit_tlb_fill(cpu, linear, first, mode)
             return readPhysical(first & ~PageRights.mask | linear & 0xFFF, size: size)
         }
         let second = try translate(nextPage(linear), mode: mode, kind: .read)
@@ -52,7 +52,7 @@ extension Interpreter {
         let first = try translate(linear, mode: mode, kind: .write)
         guard size > room else {
             if checkAlignment { try requireAlignment(linear, size: size) }
-            fillTLB(linear: linear, translation: first, mode: mode)
+            davit_tlb_fill(cpu, linear, first, mode)
             writePhysical(first & ~PageRights.mask | linear & 0xFFF, size: size, value)
             return
         }
@@ -72,10 +72,10 @@ extension Interpreter {
         if system.pointee.checksAlignment { try requireAlignment(linear, size: size) }
         if system.pointee.watchesData { noteDataBreakpoints(linear: linear, size: UInt64(size), write: true) }
         let physical = translation & ~PageRights.mask | linear & 0xFFF
-        guard !crosses, let host = hostAddress(physical: physical), physical & ~0xFFF != system.pointee.apicPage else {
+        guard !crosses, let host = hostAddress(physical: physical), physical & ~0xFFF != cpu.pointee.apic_page else {
             return nil
         }
-        fillTLB(linear: linear, translation: translation, mode: mode)
+        davit_tlb_fill(cpu, linear, translation, mode)
         if !code.isPlain(page: physical) {
             system.pointee.pendingCodeWrite = physical
             system.pointee.pendingCodeWriteSize = UInt64(truncatingIfNeeded: size)
@@ -119,7 +119,7 @@ extension Interpreter {
 
     /// Reads `size` bytes (1 to 8) that lie in one page.
     func readPhysical(_ address: UInt64, size: Int) -> UInt64 {
-        if address & ~0xFFF != system.pointee.apicPage, let host = hostAddress(physical: address) {
+        if address & ~0xFFF != cpu.pointee.apic_page, let host = hostAddress(physical: address) {
             switch size {
             case 8: return host.loadUnaligned(as: UInt64.self)
             case 4: return UInt64(host.loadUnaligned(as: UInt32.self))
@@ -140,7 +140,7 @@ extension Interpreter {
 
     /// Writes `size` bytes (1 to 8) that lie in one page.
     func writePhysical(_ address: UInt64, size: Int, _ value: UInt64) {
-        if address & ~0xFFF != system.pointee.apicPage, let host = hostAddress(physical: address) {
+        if address & ~0xFFF != cpu.pointee.apic_page, let host = hostAddress(physical: address) {
             switch size {
             case 8: host.storeBytes(of: value, as: UInt64.self)
             case 4: host.storeBytes(of: UInt32(truncatingIfNeeded: value), as: UInt32.self)
@@ -175,21 +175,21 @@ extension Interpreter {
 
     private func readDevice(_ address: UInt64, width: AccessWidth) -> UInt64 {
         // Odd-sized pieces of RAM come this way too.
-        if address & ~0xFFF != system.pointee.apicPage, let host = hostAddress(physical: address) {
+        if address & ~0xFFF != cpu.pointee.apic_page, let host = hostAddress(physical: address) {
             var value: UInt64 = 0
             for i in 0..<width.bytes {
                 value |= UInt64(host.load(fromByteOffset: i, as: UInt8.self)) << UInt64(i &* 8)
             }
             return value
         }
-        if address & ~0xFFF == system.pointee.apicPage, let apic {
+        if address & ~0xFFF == cpu.pointee.apic_page, let apic {
             return apic.readMMIO(offset: address & 0xFFF, width: width) & width.mask
         }
         return io.readMMIO(GuestPhysicalAddress(address), width: width) & width.mask
     }
 
     private func writeDevice(_ address: UInt64, width: AccessWidth, _ value: UInt64) {
-        if address & ~0xFFF == system.pointee.apicPage, let apic {
+        if address & ~0xFFF == cpu.pointee.apic_page, let apic {
             // An interrupt to oneself is taken at the next boundary.
             system.pointee.blockEnd = 0
             return apic.writeMMIO(offset: address & 0xFFF, width: width, value: value)

@@ -8,37 +8,17 @@ extension Interpreter {
 
     // MARK: Second level
 
-    /// Where a translation of this page is kept: those of different PCIDs apart, global ones as if of PCID `globalPCID`.
-    @inline(__always)
-    private func translationSlot(_ linear: UInt64, pcid: UInt64) -> UnsafeMutablePointer<TranslationEntry> {
-        let hash = linear >> 12 ^ linear >> 23 ^ pcid &* 0x151
-        return translations + Int(truncatingIfNeeded: hash & UInt64(TranslationEntry.count &- 1))
-    }
-
-    /// No PCID: these have 12 bits.
-    private static var globalPCID: UInt64 { 4096 }
-
     func cachedTranslation(_ linear: UInt64) -> UInt64? {
-        let pcid = system.pointee.pcid
-        let own = translationSlot(linear, pcid: pcid)
-        if own.pointee.tag == linear & ~0xFFF | pcid && own.pointee.generation == pcidGenerations[Int(pcid)]
-            && own.pointee.translation & PageRights.global == 0
-        {
-            return own.pointee.translation
-        }
-        let global = translationSlot(linear, pcid: Self.globalPCID)
-        guard global.pointee.tag == linear & ~0xFFF, global.pointee.generation == system.pointee.globalGeneration,
-            global.pointee.translation & PageRights.global != 0
-        else { return nil }
-        return global.pointee.translation
+        let translation = davit_cached_translation(cpu, linear)
+        return translation == UInt64.max ? nil : translation
     }
 
     func cacheTranslation(_ translation: UInt64, linear: UInt64) {
         let isGlobal = translation & PageRights.global != 0
-        let pcid = system.pointee.pcid
-        translationSlot(linear, pcid: isGlobal ? Self.globalPCID : pcid).pointee = TranslationEntry(
+        let pcid = cpu.pointee.pcid
+        davit_translation_slot(cpu, linear, isGlobal ? UInt64(DAVIT_GLOBAL_PCID) : pcid).pointee = davit_translation(
             tag: linear & ~0xFFF | (isGlobal ? 0 : pcid), translation: translation,
-            generation: isGlobal ? system.pointee.globalGeneration : pcidGenerations[Int(pcid)], unused: 0)
+            generation: isGlobal ? cpu.pointee.global_generation : pcidGenerations[Int(pcid)], unused: 0)
         if translation & PageRights.large != 0 { noteLarge(linear) }
         if translation & PageRights.huge != 0 { system.pointee.hugeRegions |= regionBit(linear >> 30) }
     }
@@ -62,25 +42,6 @@ extension Interpreter {
 
     // MARK: First level
 
-    /// Enters a page of RAM into the first level of `mode`, with the tags that its rights allow. A page with cached code gets no
-    /// write tag, what is not RAM neither.
-    func fillTLB(linear: UInt64, translation: UInt64, mode: UInt32) {
-        let physical = translation & ~PageRights.mask
-        guard let host = hostAddress(physical: physical), physical != system.pointee.apicPage else { return }
-        let page = linear & ~0xFFF
-        let i = Int(page >> 12 & Self.indexMask)
-        let invalid = Self.invalidTag(i)
-        let tlb = davit_cpu_tlb(cpu, mode)
-        davit_cpu_tlb_groups(cpu)[Int(mode)] |= Self.groupBit(i)
-        if translation & PageRights.global == 0 { system.pointee.localTLBs |= 1 << mode }
-        let isWritable =
-            translation & PageRights.dirty != 0 && permits(translation, mode: mode, kind: .write)
-            && code.isPlain(page: physical)
-        davit_tlb_read_tag(tlb)[i] = permits(translation, mode: mode, kind: .read) ? 0 &- page : invalid
-        davit_tlb_write_tag(tlb)[i] = isWritable ? 0 &- page : invalid
-        davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
-    }
-
     /// `user`: the TLB of fetches at CPL 3.
     func fillFetchTLB(user: Bool, linear: UInt64, host: UnsafeMutableRawPointer, isGlobal: Bool) {
         let number: UInt32 = user ? 0 : 1
@@ -88,18 +49,11 @@ extension Interpreter {
         let page = linear & ~0xFFF
         let i = Int(page >> 12 & Self.indexMask)
         davit_cpu_tlb_groups(cpu)[Int(DAVIT_TLB_MODES.rawValue + number)] |= Self.groupBit(i)
-        if !isGlobal { system.pointee.localTLBs |= 1 << (DAVIT_TLB_MODES.rawValue + number) }
+        if !isGlobal { cpu.pointee.local_tlbs |= 1 << (DAVIT_TLB_MODES.rawValue + number) }
+        if isGlobal && user { system.pointee.jumpTags.hasGlobalUserCode = true }
         davit_tlb_read_tag(tlb)[i] = 0 &- page
         davit_tlb_addend(tlb)[i] = UInt64(UInt(bitPattern: host)) &- page
     }
-
-    /// A tag that no access to a page with index `i` hits: see `davit_tlb`.
-    @inline(__always)
-    static func invalidTag(_ i: Int) -> UInt64 { 0 &- (UInt64(truncatingIfNeeded: i) ^ 2) << 12 }
-
-    /// The entry's tag is that of the page which holds all `size` bytes at `linear`.
-    @inline(__always)
-    static func hits(_ tag: UInt64, _ linear: UInt64, size: UInt64) -> Bool { tag &+ linear &+ (size &- 1) < 4096 }
 
     /// Entries to a bit of `davit_cpu.tlb_groups`.
     private static var groupSize: Int { Int(DAVIT_TLB_ENTRIES) / 64 }
@@ -107,11 +61,12 @@ extension Interpreter {
     @inline(__always)
     private static func groupBit(_ i: Int) -> UInt64 { 1 << UInt64(truncatingIfNeeded: i / groupSize) }
 
-    /// Empties the first level, and the jump cache with the fetches of its half. With `keepingGlobal` a TLB that holds nothing but
-    /// global pages stays as it is: a kernel's, across a switch of address spaces.
+    /// Empties the first level, and the jump cache with the fetches of its half; its second level only where no address space is left
+    /// behind. With `keepingGlobal` a TLB that holds nothing but global pages stays as it is: a kernel's, across a switch of address
+    /// spaces.
     func flushFirstLevel(keepingGlobal: Bool = false) {
         let groups = davit_cpu_tlb_groups(cpu)
-        let leaving = keepingGlobal ? system.pointee.localTLBs : UInt32.max
+        let leaving = keepingGlobal ? cpu.pointee.local_tlbs : UInt32.max
         for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 where leaving & 1 << UInt32(number) != 0 {
             let fetch = number - Int(DAVIT_TLB_MODES.rawValue)
             let tlb = fetch < 0 ? davit_cpu_tlb(cpu, UInt32(number)) : davit_cpu_fetch_tlb(cpu, UInt32(fetch))
@@ -126,22 +81,25 @@ extension Interpreter {
             }
             groups[number] = 0
             if fetch >= 0 { JumpCache.clear(cpu, half: fetch) }
+            if fetch == 1 { forgetKernelJumps() }
         }
-        system.pointee.localTLBs &= ~leaving
+        cpu.pointee.local_tlbs &= ~leaving
+        system.pointee.jumpTags.isStale = true
+        if !keepingGlobal { forgetAllJumps() }
     }
 
     static func empty(_ tlb: UnsafeMutablePointer<davit_tlb>) {
         let read = davit_tlb_read_tag(tlb)
         let write = davit_tlb_write_tag(tlb)
         for i in 0..<Int(DAVIT_TLB_ENTRIES) {
-            read[i] = invalidTag(i)
-            write[i] = invalidTag(i)
+            read[i] = davit_tlb_invalid_tag(UInt64(i))
+            write[i] = davit_tlb_invalid_tag(UInt64(i))
         }
     }
 
     /// Empties everything: global pages and all PCIDs.
     func flushTLB() {
-        system.pointee.globalGeneration &+= 1
+        cpu.pointee.global_generation &+= 1
         for pcid in 0..<4096 { pcidGenerations[pcid] &+= 1 }
         largeRegions.update(repeating: 0, count: Self.largeRegionWords)
         system.pointee.hugeRegions = 0
@@ -151,7 +109,8 @@ extension Interpreter {
     /// Empties what is not global of one PCID.
     func flushTLB(pcid: UInt64) {
         pcidGenerations[Int(pcid & 0xFFF)] &+= 1
-        if pcid == system.pointee.pcid { flushFirstLevel(keepingGlobal: true) }
+        forgetJumps(pcid: pcid & 0xFFF)
+        if pcid == cpu.pointee.pcid { flushFirstLevel(keepingGlobal: true) }
     }
 
     /// INVLPG: the page in this address space, global or not.
@@ -162,29 +121,22 @@ extension Interpreter {
         if system.pointee.hugeRegions & regionBit(linear >> 30) != 0 {
             dropTranslations(of: PageRights.huge, sharing: linear >> 30, shift: 30)
         }
-        for pcid in [system.pointee.pcid, Self.globalPCID] {
-            let slot = translationSlot(linear, pcid: pcid)
+        for pcid in [cpu.pointee.pcid, UInt64(DAVIT_GLOBAL_PCID)] {
+            let slot = davit_translation_slot(cpu, linear, pcid)
             if (slot.pointee.tag ^ linear) >> 12 == 0 { slot.pointee.generation = 0 }
         }
         let i = Int(linear >> 12 & Self.indexMask)
         for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) {
-            davit_tlb_read_tag(davit_cpu_tlb(cpu, mode))[i] = Self.invalidTag(i)
-            davit_tlb_write_tag(davit_cpu_tlb(cpu, mode))[i] = Self.invalidTag(i)
+            davit_tlb_read_tag(davit_cpu_tlb(cpu, mode))[i] = davit_tlb_invalid_tag(UInt64(i))
+            davit_tlb_write_tag(davit_cpu_tlb(cpu, mode))[i] = davit_tlb_invalid_tag(UInt64(i))
         }
-        davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 0))[i] = Self.invalidTag(i)
-        davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 1))[i] = Self.invalidTag(i)
-        // Which half of the jump cache may lead there: kernels do not run below 2^47, if they can help it.
-        if linear >> 47 == 0 {
-            JumpCache.clear(cpu, half: 0)
-            if cpu.pointee.kernel_runs_low != 0 { JumpCache.clear(cpu, half: 1) }
-        } else {
-            JumpCache.clear(cpu, half: 0)
-            JumpCache.clear(cpu, half: 1)
-        }
+        davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 0))[i] = davit_tlb_invalid_tag(UInt64(i))
+        davit_tlb_read_tag(davit_cpu_fetch_tlb(cpu, 1))[i] = davit_tlb_invalid_tag(UInt64(i))
+        forgetJumps(page: linear)
     }
 
     private func dropTranslations(of size: UInt64, sharing region: UInt64, shift: UInt64) {
-        for i in 0..<TranslationEntry.count
+        for i in 0..<Int(DAVIT_TRANSLATIONS)
         where translations[i].translation & size != 0 && translations[i].tag >> shift == region {
             translations[i].generation = 0
         }
@@ -200,7 +152,7 @@ extension Interpreter {
             let tags = davit_tlb_write_tag(tlb)
             let addends = davit_tlb_addend(tlb)
             for i in 0..<Int(DAVIT_TLB_ENTRIES) where addends[i] &- tags[i] == target {
-                tags[i] = Self.invalidTag(i)
+                tags[i] = davit_tlb_invalid_tag(UInt64(i))
             }
         }
     }
@@ -209,7 +161,7 @@ extension Interpreter {
     func dropAllWriteTags() {
         for mode in 0..<UInt32(DAVIT_TLB_MODES.rawValue) {
             let tags = davit_tlb_write_tag(davit_cpu_tlb(cpu, mode))
-            for i in 0..<Int(DAVIT_TLB_ENTRIES) { tags[i] = Self.invalidTag(i) }
+            for i in 0..<Int(DAVIT_TLB_ENTRIES) { tags[i] = davit_tlb_invalid_tag(UInt64(i)) }
         }
     }
 

@@ -12,7 +12,7 @@ extension Interpreter {
     func hostPointerForWrite(linear: UInt64, size: Int) throws(GuestFault) -> UnsafeMutableRawPointer? {
         let tlb = cpu.pointee.tlb_current
         let i = Int(truncatingIfNeeded: linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        if Self.hits(davit_tlb_write_tag(tlb)[i], linear, size: UInt64(truncatingIfNeeded: size)) {
+        if davit_tlb_hits(davit_tlb_write_tag(tlb)[i], linear, UInt64(truncatingIfNeeded: size)) {
             // Safe: a matching tag means that the addend leads to a mapped, writable page of guest RAM.
             return UnsafeMutableRawPointer(bitPattern: UInt(linear &+ davit_tlb_addend(tlb)[i]))
         }

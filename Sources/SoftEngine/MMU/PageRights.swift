@@ -1,15 +1,17 @@
-/// What a page translation allows: bits beside a page's physical address, all below 2^12.
+import CDavit
+
+/// What a page translation allows: bits beside a page's physical address, all below 2^12; see `davit_page_rights`.
 enum PageRights {
-    static let user: UInt64 = 1 << 0
-    static let writable: UInt64 = 1 << 1
-    static let noExecute: UInt64 = 1 << 2
-    static let global: UInt64 = 1 << 3
+    static let user = UInt64(DAVIT_PAGE_USER.rawValue)
+    static let writable = UInt64(DAVIT_PAGE_WRITABLE.rawValue)
+    static let noExecute = UInt64(DAVIT_PAGE_NO_EXECUTE.rawValue)
+    static let global = UInt64(DAVIT_PAGE_GLOBAL.rawValue)
     /// The dirty bit is set in guest memory: a store needs no walk.
-    static let dirty: UInt64 = 1 << 4
+    static let dirty = UInt64(DAVIT_PAGE_DIRTY.rawValue)
     /// Part of a page of 2 or 4 MiB.
-    static let large: UInt64 = 1 << 5
+    static let large = UInt64(DAVIT_PAGE_LARGE.rawValue)
     /// Part of a page of 1 GiB.
-    static let huge: UInt64 = 1 << 6
+    static let huge = UInt64(DAVIT_PAGE_HUGE.rawValue)
     /// All of the above.
     static let mask: UInt64 = 0xFFF
 }
@@ -19,18 +21,4 @@ enum AccessKind {
     case read
     case write
     case fetch
-}
-
-/// Second-level TLB entry: one 4 KiB page of one address space.
-struct TranslationEntry: BitwiseCopyable {
-    /// Linear page address with the PCID in its low 12 bits; 0 there for global pages.
-    var tag: UInt64
-    /// Physical page address with `PageRights`.
-    var translation: UInt64
-    /// The generation of its PCID, or that of global pages, when it was filled. 0 never is current.
-    var generation: UInt64
-    var unused: UInt64
-
-    /// Entries in the second level of each vCPU.
-    static let count = 2048
 }

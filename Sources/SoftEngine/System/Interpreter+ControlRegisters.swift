@@ -78,8 +78,8 @@ extension Interpreter {
             }
         }
         cpu.pointee.cr3 = value
-        system.pointee.pcid = usesPCID ? value & 0xFFF : 0
-        if keeps { flushFirstLevel(keepingGlobal: true) } else { flushTLB(pcid: system.pointee.pcid) }
+        cpu.pointee.pcid = usesPCID ? value & 0xFFF : 0
+        if keeps { flushFirstLevel(keepingGlobal: true) } else { flushTLB(pcid: cpu.pointee.pcid) }
     }
 
     /// As a task switch loads it.
@@ -96,7 +96,7 @@ extension Interpreter {
             try loadPageDirectoryPointers(cr3: cpu.pointee.cr3)
         }
         cpu.pointee.cr4 = value
-        system.pointee.pcid = value & CR4.PCIDE != 0 ? cpu.pointee.cr3 & 0xFFF : 0
+        cpu.pointee.pcid = value & CR4.PCIDE != 0 ? cpu.pointee.cr3 & 0xFFF : 0
         if changed & (reloads | CR4.SMAP | CR4.PCIDE) != 0 { flushTLB() }
         updateMode()
         if changed & CR4.DE != 0 { updateBreakpoints() }
@@ -108,6 +108,7 @@ extension Interpreter {
         if (old ^ value) & EFER.LME != 0 && cpu.pointee.cr0 & CR0.PG != 0 { throw .generalProtection }
         // LMA follows CR0.PG alone.
         cpu.pointee.efer = value & ~EFER.LMA | old & EFER.LMA
+        updateFastCalls()
         if (old ^ value) & EFER.NXE != 0 { flushTLB() }
     }
 

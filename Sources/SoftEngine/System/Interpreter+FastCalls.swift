@@ -11,10 +11,28 @@ extension Interpreter {
     private static let user: UInt16 = 0x60
 
     private func setFlat(code: UInt16, stack: UInt16, codeAttributes: UInt16, dataAttributes: UInt16, cpl: UInt32) {
-        segments[Int(DAVIT_SS.rawValue)] = davit_segment(
-            base: 0, limit: UInt32.max, selector: stack, attributes: dataAttributes)
-        setCodeSegment(
-            davit_segment(base: 0, limit: UInt32.max, selector: code, attributes: codeAttributes), cpl: cpl)
+        segments[Int(DAVIT_SS.rawValue)] = Self.flat(stack, dataAttributes)
+        setCodeSegment(Self.flat(code, codeAttributes), cpl: cpl)
+    }
+
+    /// To be called when STAR, SFMASK or EFER has changed: prepares what SYSCALL and SYSRET do in translated code. They are left to the
+    /// interpreter unless SYSCALL clears the arithmetic flags, as it does under every kernel that clears all it can.
+    func updateFastCalls() {
+        let cleared = RFLAGS.arithmetic | RFLAGS.TF | RFLAGS.AC | RFLAGS.RF
+        let isFast = cpu.pointee.efer & EFER.SCE != 0 && (cpu.pointee.sfmask | RFLAGS.RF) & cleared == cleared
+        cpu.pointee.slow_calls = isFast ? 0 : 1
+        cpu.pointee.call_flags = ~(cpu.pointee.sfmask | RFLAGS.RF)
+        let callSelector = UInt16(truncatingIfNeeded: cpu.pointee.star >> 32) & 0xFFFC
+        let returnSelector = UInt16(truncatingIfNeeded: cpu.pointee.star >> 48)
+        let segments = davit_cpu_call_segment(cpu)
+        segments[0] = Self.flat(callSelector, Self.flatCode64)
+        segments[1] = Self.flat(callSelector &+ 8, Self.flatData)
+        segments[2] = Self.flat((returnSelector &+ 16) | 3, Self.flatCode64 | Self.user)
+        segments[3] = Self.flat((returnSelector &+ 8) | 3, Self.flatData | Self.user)
+    }
+
+    private static func flat(_ selector: UInt16, _ attributes: UInt16) -> davit_segment {
+        davit_segment(base: 0, limit: UInt32.max, selector: selector, attributes: attributes)
     }
 
     func systemCall() throws(GuestFault) {

@@ -82,10 +82,14 @@ extension Interpreter {
             guard let apic else { throw .generalProtection }
             try apic.writeMSR(number, value)
         case MSR.EFER: try writeEFER(value)
-        case MSR.STAR: cpu.pointee.star = value
+        case MSR.STAR:
+            cpu.pointee.star = value
+            updateFastCalls()
         case MSR.LSTAR: cpu.pointee.lstar = try canonical(value)
         case MSR.CSTAR: cpu.pointee.cstar = try canonical(value)
-        case MSR.SFMASK: cpu.pointee.sfmask = value & 0xFFFF_FFFF
+        case MSR.SFMASK:
+            cpu.pointee.sfmask = value & 0xFFFF_FFFF
+            updateFastCalls()
         case MSR.FS_BASE: segments[Int(DAVIT_FS.rawValue)].base = try canonical(value)
         case MSR.GS_BASE: segments[Int(DAVIT_GS.rawValue)].base = try canonical(value)
         case MSR.KERNEL_GS_BASE: cpu.pointee.kernel_gs_base = try canonical(value)
@@ -144,8 +148,8 @@ extension Interpreter {
         guard let apic else { return }
         cpu.pointee.apic_base = apic.base
         let page = apic.isEnabled && !apic.isX2APIC ? apic.base & PageEntry.addressMask : UInt64.max
-        if page != system.pointee.apicPage {
-            system.pointee.apicPage = page
+        if page != cpu.pointee.apic_page {
+            cpu.pointee.apic_page = page
             flushFirstLevel()
         }
     }

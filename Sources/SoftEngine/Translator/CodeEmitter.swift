@@ -198,12 +198,6 @@ struct CodeEmitter {
         byte(0xE3)
         byte(skipped)
     }
-    /// PUSHFQ; POP r64.
-    mutating func loadFlags(_ register: UInt8) {
-        byte(0x9C)
-        if register & 8 != 0 { byte(0x41) }
-        byte(0x58 | register & 7)
-    }
     /// JMP m64.
     mutating func jump(_ through: HostOperand) { emit(Form(opcode: 0xFF), reg: 4, through) }
 
@@ -227,5 +221,67 @@ struct CodeEmitter {
     static func patch(_ place: UnsafeMutablePointer<UInt8>, to target: UnsafeMutablePointer<UInt8>) {
         let distance = Int32(truncatingIfNeeded: target - (place + 4))
         UnsafeMutableRawPointer(place).storeBytes(of: distance, as: Int32.self)
+    }
+}
+
+// What writes flags: for places where the guest's are dead or put away.
+extension CodeEmitter {
+    /// By the number that the opcode has in its bits 3-5.
+    enum ALUOperation: UInt8 {
+        case add, or, adc, sbb, and, sub, xor, cmp
+    }
+
+    /// ADD, OR ... CMP r64, r/m64.
+    mutating func alu(_ operation: ALUOperation, _ register: UInt8, _ source: HostOperand) {
+        emit(Form(opcode: operation.rawValue << 3 | 3, w: true), reg: register, source)
+    }
+
+    /// ADD, OR ... CMP r64, imm32.
+    mutating func alu(_ operation: ALUOperation, _ register: UInt8, immediate: Int32) {
+        emit(Form(opcode: 0x81, w: true), reg: operation.rawValue, .register(register))
+        int32(immediate)
+    }
+
+    /// SHL (4) or SHR (5) r64.
+    mutating func shift(_ register: UInt8, left: Bool, by count: UInt8) {
+        emit(Form(opcode: 0xC1, w: true), reg: left ? 4 : 5, .register(register))
+        byte(count)
+    }
+
+    /// AL = OF, AH = the other arithmetic flags. Writes no flags.
+    mutating func saveFlags() {
+        byte(0x0F)  // SETO AL
+        byte(0x90)
+        byte(0xC0)
+        byte(0x9F)  // LAHF
+    }
+
+    /// The flags as `saveFlags` left them in AL and AH.
+    mutating func restoreFlags() {
+        byte(0x04)  // ADD AL, 7F
+        byte(0x7F)
+        byte(0x9E)  // SAHF
+    }
+
+    /// RCX = the arithmetic flags, as they stand in RFLAGS. Writes RAX and flags.
+    mutating func storeArithmeticFlags() {
+        saveFlags()
+        emit(Form(map: 1, opcode: 0xB6), reg: HostRegister.RCX, .register(HostRegister.RSP))  // MOVZX ECX, AH
+        emit(Form(map: 1, opcode: 0xB6), reg: HostRegister.RAX, .register(HostRegister.RAX))  // MOVZX EAX, AL
+        alu(.and, HostRegister.RCX, immediate: 0xD5)
+        shift(HostRegister.RAX, left: true, by: 11)
+        alu(.or, HostRegister.RCX, .register(HostRegister.RAX))
+    }
+
+    /// The arithmetic flags from RFLAGS as it stands in both RAX and RCX. Writes both.
+    mutating func loadArithmeticFlags() {
+        // OF by an addition that overflows, the others by SAHF: POPF is several times slower.
+        byte(0x88)  // MOV AH, AL
+        byte(0xC4)
+        shift(HostRegister.RCX, left: false, by: 11)
+        alu(.and, HostRegister.RCX, immediate: 1)
+        emit(Form(opcode: 0x80), reg: 0, .register(HostRegister.RCX))  // ADD CL, 7F
+        byte(0x7F)
+        byte(0x9E)  // SAHF
     }
 }

@@ -5,6 +5,9 @@ import CDavit
 /// The host's RSP points at `davit_cpu`, RCX and R11 are scratch; thirteen guest registers have a host register of their own,
 /// those of implicit operands (RAX RDX RBX RSI RDI RBP) the same one. R11, R14 and R15 stay in `davit_cpu.gpr`.
 enum GuestRegisters {
+    /// RSP's number.
+    static let stackPointer: UInt8 = 4
+
     /// The host register that holds a guest register, or `HostRegister.none`.
     @inline(__always)
     static func host(_ guest: UInt8) -> UInt8 {

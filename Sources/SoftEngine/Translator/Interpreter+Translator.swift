@@ -15,10 +15,10 @@ extension Interpreter {
             cpu.pointee.cr2 = cr2
             return false
         }
-        fillTLB(linear: linear, translation: translation, mode: mode)
+        davit_tlb_fill(cpu, linear, translation, mode)
         let tlb = davit_cpu_tlb(cpu, mode)
         let i = Int(linear >> 12) & (Int(DAVIT_TLB_ENTRIES) - 1)
-        return Self.hits(kind == .write ? davit_tlb_write_tag(tlb)[i] : davit_tlb_read_tag(tlb)[i], linear, size: size)
+        return davit_tlb_hits(kind == .write ? davit_tlb_write_tag(tlb)[i] : davit_tlb_read_tag(tlb)[i], linear, size)
     }
 
     /// The guest physical address of an instruction, in RAM; nil if fetching it faults or leads to a device.

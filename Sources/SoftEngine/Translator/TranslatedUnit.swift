@@ -7,8 +7,9 @@ struct TranslatedUnit: BitwiseCopyable {
     var physical: UInt64
     /// Linear address of the first instruction.
     var rip: UInt64
-    /// `TranslationMode.number` that it was translated for.
+    /// `TranslationMode.number` that it was translated for, and `plain` if it is entered only where a window of another fails.
     var mode: Int32
+    static let plain: Int32 = 0x100
     /// Guest bytes it covers, all in one page.
     var byteCount: UInt32
     /// Emitted code, in the writable view.
@@ -30,7 +31,9 @@ struct InstructionBoundary: BitwiseCopyable {
     /// From `TranslatedUnit.start`, in bytes.
     var host: UInt32
     /// From `TranslatedUnit.rip`, in bytes.
-    var guest: UInt32
+    var guest: UInt16
+    /// Accesses from here on rely on a check before: execution may not begin here.
+    var isInside = false
 }
 
 /// A direct jump from one unit to another in the same page.
@@ -43,12 +46,11 @@ struct TranslationLink: BitwiseCopyable {
     var nextIncoming: Int32
 }
 
-/// A growing array of plain data that never moves: address space is reserved at once, memory comes when touched.
+/// An array of plain data that never moves: address space is reserved at once, memory comes when touched.
 struct ReservedArray<Element: BitwiseCopyable> {
     /// Unsafe: `capacity` elements of private zeroed memory, valid until `deallocate`.
     let base: UnsafeMutablePointer<Element>
     let capacity: Int
-    private(set) var count = 0
 
     init(capacity: Int) throws(SystemError) {
         let size = capacity * MemoryLayout<Element>.stride
@@ -57,19 +59,6 @@ struct ReservedArray<Element: BitwiseCopyable> {
         base = memory.bindMemory(to: Element.self, capacity: capacity)
         self.capacity = capacity
     }
-
-    var isFull: Bool { count == capacity }
-    var room: Int { capacity - count }
-
-    /// The caller has seen to it that there is room.
-    @discardableResult
-    mutating func append(_ element: Element) -> Int32 {
-        base[count] = element
-        count += 1
-        return Int32(truncatingIfNeeded: count - 1)
-    }
-
-    mutating func removeAll() { count = 0 }
 
     func deallocate() { munmap(base, capacity * MemoryLayout<Element>.stride) }
 }

@@ -25,5 +25,14 @@ struct TranslationMode: Equatable, BitwiseCopyable {
     /// because their difference changes index bits that equal RIPs have equal (see `davit_cpu.jump_key`).
     var number: Int32 { (Int32(tlb) + (isPlain ? 3 : 0) + (hasSMAP ? 6 : 0)) * 2 + 2 }
 
+    /// The mode after SYSCALL (EFLAGS.AC off) or SYSRET.
+    func inKernel(_ isKernel: Bool) -> TranslationMode {
+        var other = self
+        other.tlb =
+            !isKernel
+            ? DAVIT_TLB_USER.rawValue : hasSMAP ? DAVIT_TLB_KERNEL.rawValue : DAVIT_TLB_KERNEL_AC.rawValue
+        return other
+    }
+
     var isKernel: Bool { tlb != DAVIT_TLB_USER.rawValue }
 }

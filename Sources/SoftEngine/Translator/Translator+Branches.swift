@@ -67,9 +67,7 @@ extension Translator {
     }
 
     private mutating func pushReturnAddress() {
-        let below = HostOperand.memory(R.R13, -8)
-        code.lea(R.R11, below)
-        let slot = check(R.R11, size: 8, write: true)
+        let slot = stackOperand(-8, size: 8, write: true)
         if Int64(bitPattern: nextRIP) == Int64(Int32(truncatingIfNeeded: nextRIP)) {
             code.emit(.init(opcode: 0xC7, w: true), reg: 0, slot)
             code.int32(Int32(truncatingIfNeeded: nextRIP))
@@ -78,7 +76,7 @@ extension Translator {
             code.loadImmediate(R.RCX, nextRIP)
             code.store(R.RCX, folded)
         }
-        code.lea(R.R13, below)
+        code.lea(R.R13, .memory(R.R13, -8))
     }
 
     /// JMP, CALL r/m64 and RET: the target goes to R11 and is looked for in the jump cache. What cannot be put there the interpreter
@@ -88,7 +86,7 @@ extension Translator {
         code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_EXIT_REQUEST))
         leaveIfNotZero(for: rip)
         if instruction.operation == .ret {
-            code.load(R.R11, check(R.R13, size: 8, write: false))
+            code.load(R.R11, stackOperand(0, size: 8, write: false))
         } else if instruction.isMemory {
             code.load(R.R11, memoryOperand(instruction, size: 8, write: false))
         } else {
@@ -96,24 +94,26 @@ extension Translator {
             code.load(R.R11, host == R.none ? GuestRegisters.slot(instruction.rm) : .register(host))
         }
         probe()
+        // Learning a target may have made code of a page that a window was granted for writing.
+        registers.defineAll()
         switch instruction.operation {
         case .ret:
             let released = 8 + Int32(truncatingIfNeeded: instruction.immediate & 0xFFFF)
             code.lea(R.R13, .memory(R.R13, released))
-            code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET))
+            code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET, mode))
         case .callIndirect:
-            code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_TARGET))
+            code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_TARGET, mode))
             code.store(R.RCX, CPUField.scratch(1))
             pushReturnAddress()
             code.jump(CPUField.scratch(1))
         default:
-            code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET))
+            code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET, mode))
         }
         isOver = true
         return true
     }
 
-    private func jumpCache(_ array: davit_offset) -> HostOperand {
+    private func jumpCache(_ array: davit_offset, _ mode: TranslationMode) -> HostOperand {
         var operand = CPUField.at(array, plus: JumpCache.offset(mode))
         operand.index = R.RCX
         operand.scale = 3
@@ -123,11 +123,22 @@ extension Translator {
     /// Looks for the guest address in R11; goes on with its index in RCX, if need be after the run loop has put it into the jump cache.
     private mutating func probe() {
         code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
-        code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_KEY))
+        code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_KEY, mode))
         code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
         code.jrcxz(over: 5)
         code.call(stubs.indirect)
         code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
+    }
+
+    /// A jump to the guest address in R11, in a mode that has just been entered.
+    mutating func dynamicJump(_ mode: TranslationMode) {
+        code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
+        code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_KEY, mode))
+        code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
+        code.jrcxz(over: 5)
+        code.jump(to: stubs.find)
+        code.pext(R.RCX, R.R11, mask: CPUField.at(DAVIT_OFFSET_JUMP_INDEX_MASK))
+        code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET, mode))
     }
 
     /// A jump to a fixed address in another page: what is mapped there may change, so it goes through the jump cache too.
@@ -137,68 +148,7 @@ extension Translator {
         code.load(R.RCX, CPUField.at(DAVIT_OFFSET_JUMP_KEY, plus: index))
         code.lea(R.RCX, .memory(R.RCX, index: R.R11, mode.number))
         code.jrcxz(over: 5)
-        code.jump(to: stubs.lookup)
+        code.jump(to: stubs.find)
         code.jump(CPUField.at(DAVIT_OFFSET_JUMP_TARGET, plus: index))
-    }
-}
-
-/// The per-vCPU cache of jump targets: see `davit_cpu.jump_key`.
-enum JumpCache {
-    /// Bits of RIP that select the entry.
-    static let indexMask: UInt64 = 0x17FE
-
-    /// Where the half of a mode begins, in bytes from the start of either array.
-    static func offset(_ mode: TranslationMode) -> Int { mode.isKernel ? 8 * Int(DAVIT_JUMP_ENTRIES) : 0 }
-
-    @inline(__always)
-    static func index(_ rip: UInt64) -> Int { Int(rip >> 1 & 0x3FF | rip >> 2 & 0x400) }
-
-    /// Empties one half: 0 that of CPL 3, 1 the kernels'. An empty entry's key belongs to a RIP that selects another entry, whatever
-    /// the mode, so that no RIP finds it.
-    static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>, half: Int) {
-        let size = Int(DAVIT_JUMP_ENTRIES) / 64
-        let keys = davit_cpu_jump_key(cpu) + half * Int(DAVIT_JUMP_ENTRIES)
-        var groups = davit_cpu_jump_groups(cpu)[half]
-        while groups != 0 {
-            let first = groups.trailingZeroBitCount * size
-            (keys + first).update(from: emptyKeys + first, count: size)
-            groups &= groups &- 1
-        }
-        davit_cpu_jump_groups(cpu)[half] = 0
-        if half == 1 { cpu.pointee.kernel_runs_low = 0 }
-    }
-
-    static func clear(_ cpu: UnsafeMutablePointer<davit_cpu>) {
-        clear(cpu, half: 0)
-        clear(cpu, half: 1)
-    }
-
-    /// Empties the entry of one unit's start.
-    static func remove(_ cpu: UnsafeMutablePointer<davit_cpu>, rip: UInt64, mode: Int32) {
-        for half in 0..<2 {
-            let place = davit_cpu_jump_key(cpu) + half * Int(DAVIT_JUMP_ENTRIES) + index(rip)
-            if place.pointee == 0 &- rip &- UInt64(mode) { place.pointee = emptyKeys[index(rip)] }
-        }
-    }
-
-    /// Unsafe: written once, before it is first read; lives as long as the program.
-    private nonisolated(unsafe) static let emptyKeys: UnsafePointer<UInt64> = {
-        let keys = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(DAVIT_JUMP_ENTRIES))
-        for i in 0..<Int(DAVIT_JUMP_ENTRIES) { keys[i] = 0 &- UInt64((i & 0x3FF ^ 0x200) << 1) }
-        return UnsafePointer(keys)
-    }()
-
-    /// `target` is in the writable view, `delta` leads from there to the executable one.
-    static func insert(
-        _ cpu: UnsafeMutablePointer<davit_cpu>, rip: UInt64, mode: TranslationMode, target: UnsafeMutablePointer<UInt8>,
-        delta: Int
-    ) {
-        let half = mode.isKernel ? 1 : 0
-        let i = index(rip)
-        davit_cpu_jump_groups(cpu)[half] |= 1 << UInt64(truncatingIfNeeded: i * 64 / Int(DAVIT_JUMP_ENTRIES))
-        let place = half * Int(DAVIT_JUMP_ENTRIES) + i
-        davit_cpu_jump_key(cpu)[place] = 0 &- rip &- UInt64(mode.number)
-        davit_cpu_jump_target(cpu)[place] = UInt64(UInt(bitPattern: target + delta))
-        if mode.isKernel && rip >> 47 == 0 { cpu.pointee.kernel_runs_low = 1 }
     }
 }

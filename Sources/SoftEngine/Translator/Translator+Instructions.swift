@@ -71,6 +71,10 @@ extension Translator {
         case .clac: return setAccessFlag(false)
         case .rdtsc: return readTimeStamp(withID: false)
         case .rdtscp: return readTimeStamp(withID: true)
+        case .syscall: return systemCall()
+        case .sysret: return systemReturn(instruction)
+        case .movs, .stos: return repeatedString(instruction)
+        case .movFromSegment: return moveFromSegment(instruction)
         default: return false
         }
     }
@@ -204,8 +208,7 @@ extension Translator {
         guard instruction.operandSize == 8 else { return false }
         switch instruction.form {
         case .z:
-            code.lea(R.R11, .memory(R.R13, -8))
-            let slot = check(R.R11, size: 8, write: true)
+            let slot = stackOperand(-8, size: 8, write: true)
             let host = GuestRegisters.host(instruction.reg)
             if host == R.none {
                 let folded = fold(slot)
@@ -215,16 +218,14 @@ extension Translator {
                 code.store(host, slot)
             }
         case .i:
-            code.lea(R.R11, .memory(R.R13, -8))
-            let slot = check(R.R11, size: 8, write: true)
+            let slot = stackOperand(-8, size: 8, write: true)
             code.emit(.init(opcode: 0xC7, w: true), reg: 0, slot)
             code.int32(Int32(truncatingIfNeeded: instruction.immediate))
         case .e:
             guard instruction.isMemory else { return false }
             code.load(R.R11, memoryOperand(instruction, size: 8, write: false))
             code.store(R.R11, CPUField.scratch(1))
-            code.lea(R.R11, .memory(R.R13, -8))
-            let folded = fold(check(R.R11, size: 8, write: true))
+            let folded = fold(stackOperand(-8, size: 8, write: true))
             code.load(R.RCX, CPUField.scratch(1))
             code.store(R.RCX, folded)
         default: return false
@@ -235,7 +236,7 @@ extension Translator {
 
     private mutating func pop(_ instruction: Instruction) -> Bool {
         guard instruction.operandSize == 8, instruction.form == .z else { return false }
-        let slot = check(R.R13, size: 8, write: false)
+        let slot = stackOperand(0, size: 8, write: false)
         code.load(R.R11, slot)
         code.lea(R.R13, .memory(R.R13, 8))
         write(guest: instruction.reg, from: R.R11)
@@ -244,7 +245,7 @@ extension Translator {
 
     private mutating func leave(_ instruction: Instruction) -> Bool {
         guard instruction.operandSize == 8 else { return false }
-        code.load(R.R11, check(R.RBP, size: 8, write: false))
+        code.load(R.R11, nearOperand(R.RBP, 0, size: 8, write: false))
         code.lea(R.R13, .memory(R.RBP, 8))
         code.move(R.RBP, R.R11)
         return true

@@ -6,7 +6,13 @@ extension Translator {
     /// Emits the address and the TLB check of ModRM.rm's memory operand. What comes back names the operand in host memory:
     /// its index register is RCX, its base R11 or the host register of a guest register, which must both stay until it is used.
     mutating func memoryOperand(_ instruction: Instruction, size: Int, write: Bool) -> HostOperand {
-        check(linearAddress(instruction), size: size, write: write)
+        if instruction.base < 16, GuestRegisters.host(instruction.base) != R.none,
+            instruction.index == Instruction.noRegister, instruction.segment < 4, instruction.addressSize == 8,
+            let displacement = Int32(exactly: instruction.displacement)
+        {
+            return nearOperand(instruction.base, displacement, size: size, write: write)
+        }
+        return check(linearAddress(instruction), size: size, write: write)
     }
 
     /// Emits the linear address of the memory operand; returns the register that holds it: R11, or that of a guest register.
@@ -63,7 +69,7 @@ extension Translator {
     }
 
     /// Emits the TLB check of `size` bytes at the linear address in `register`. It writes RCX only.
-    mutating func check(_ register: UInt8, size: Int, write: Bool) -> HostOperand {
+    mutating func check(_ register: UInt8, size: Int, write: Bool, isWindow: Bool = false) -> HostOperand {
         let start = code.cursor
         let tlb = Int(mode.tlb) * MemoryLayout<davit_tlb>.stride
         let entries = Int(DAVIT_TLB_ENTRIES) * 8
@@ -81,8 +87,9 @@ extension Translator {
         code.jump(to: code.cursor)
         detours.append(
             Detour(
-                kind: write ? .writeMiss : .readMiss, place: code.cursor - 4, start: start, register: register,
-                size: UInt8(truncatingIfNeeded: size)))
+                kind: isWindow ? (write ? .windowWriteMiss : .windowReadMiss) : (write ? .writeMiss : .readMiss),
+                place: code.cursor - 4, start: start, target: rip, register: register,
+                size: Int32(truncatingIfNeeded: size)))
         code.pext(R.RCX, register, mask: CPUField.at(DAVIT_OFFSET_TLB_INDEX_MASK))
         code.load(R.RCX, array(2))
         return .memory(register, index: R.RCX)
@@ -111,23 +118,57 @@ extension Translator {
                 code.loadImmediate(R.RCX, UInt64(detour.size))
                 code.call(detour.kind == .readMiss ? stubs.readMiss : stubs.writeMiss)
                 code.jump(to: detour.start)
+            case .windowReadMiss, .windowWriteMiss: emitWindowMiss(detour)
             case .lookup:
                 code.loadImmediate(R.R11, detour.target)
                 code.jump(to: stubs.lookup)
             case .crossPage:
                 crossPageJump(to: detour.target, mode: mode)
             case .link:
-                let stub = code.cursor
-                code.loadImmediate(R.R11, detour.target)
-                code.call(stubs.link)
-                links.append(PendingLink(place: detour.place, stub: stub, number: code.cursor))
-                code.int32(0)
+                emitLink(place: detour.place, target: detour.target, stub: stubs.link)
             }
         }
     }
 
-    /// Host address of the unit's instruction at a linear address, if one begins there.
+    /// A window's first byte is in R11. If it reaches over the page's end a plain unit goes on, else the TLB is asked.
+    private mutating func emitWindowMiss(_ detour: Detour) {
+        code.store(R.R11, CPUField.at(DAVIT_OFFSET_EXIT_VALUE))
+        // The pages of the last byte and the first; equal ones differ by nothing. No flags are written.
+        code.lea(R.RCX, .memory(R.R11, detour.size - 1))
+        code.pext(R.RCX, R.RCX, mask: CPUField.at(DAVIT_OFFSET_PAGE_MASK))
+        code.pext(R.R11, R.R11, mask: CPUField.at(DAVIT_OFFSET_PAGE_MASK))
+        code.emit(.init(opcode: 0xF7, w: true), reg: 2, .register(R.R11))
+        code.lea(R.RCX, .memory(R.RCX, index: R.R11, 1))
+        code.load(R.R11, CPUField.at(DAVIT_OFFSET_EXIT_VALUE))
+        code.jrcxz(over: 5)
+        code.jump(to: code.cursor)
+        let crossing = code.cursor - 4
+        code.loadImmediate(R.RCX, UInt64(UInt32(bitPattern: detour.size) | DAVIT_WINDOW_MISS))
+        code.call(detour.kind == .windowReadMiss ? stubs.readMiss : stubs.writeMiss)
+        code.jump(to: detour.start)
+        CodeEmitter.patch(crossing, to: code.cursor)
+        emitLink(place: crossing, target: detour.target, stub: stubs.linkPlain)
+    }
+
+    /// What the rel32 at `place` leads to until it is linked.
+    private mutating func emitLink(
+        place: UnsafeMutablePointer<UInt8>, target: UInt64, stub: UnsafeMutablePointer<UInt8>
+    ) {
+        let start = code.cursor
+        code.loadImmediate(R.R11, target)
+        code.call(stub)
+        links.append(PendingLink(place: place, stub: start, number: code.cursor))
+        code.int32(0)
+    }
+
+    /// Host address of the unit's instruction at a linear address, if one begins there and the unit may be entered there. A plain
+    /// unit is left at once.
     func boundary(at target: UInt64) -> UnsafeMutablePointer<UInt8>? {
+        guard pass != .plain, let index = boundaryIndex(at: target), !boundaries[index].isInside else { return nil }
+        return start + Int(boundaries[index].host)
+    }
+
+    func boundaryIndex(at target: UInt64) -> Int? {
         let offset = target &- startRIP
         guard offset <= 0xFFF else { return nil }
         var low = 0
@@ -137,6 +178,6 @@ extension Translator {
             if UInt64(boundaries[middle].guest) < offset { low = middle + 1 } else { high = middle }
         }
         guard low < boundaries.count, UInt64(boundaries[low].guest) == offset else { return nil }
-        return start + Int(boundaries[low].host)
+        return low
     }
 }

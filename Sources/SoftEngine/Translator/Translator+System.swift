@@ -41,17 +41,39 @@ extension Translator {
     /// PUSHFQ: arithmetic flags are in EFLAGS, the others in `davit_cpu.rflags`; RF and VM are clear while translated code runs.
     mutating func pushFlags(_ instruction: Instruction) -> Bool {
         guard instruction.operandSize == 8 else { return false }
-        code.loadFlags(R.R11)
+        // LAHF and SETO, several times faster than PUSHF: RAX = flags without OF, R11 = OF, put together without touching flags.
+        code.store(R.RAX, CPUField.scratch(0))
+        code.emit(.init(map: 1, opcode: 0x90, rex: true), reg: 0, .register(R.R11))
+        code.byte(0x9F)
+        code.emit(.init(map: 1, opcode: 0xB6), reg: R.RAX, .register(R.RSP))  // MOVZX EAX, AH
+        code.emit(.init(map: 1, opcode: 0xB6), reg: R.R11, .register(R.R11))
+        code.rorx(R.R11, R.R11, 64 - 11)
+        code.lea(R.R11, .memory(R.R11, index: R.RAX))
+        code.load(R.RAX, CPUField.scratch(0))
+        // Bit 1 is in RFLAGS already.
         code.pext(R.R11, R.R11, mask: CPUField.at(DAVIT_OFFSET_ARITHMETIC_MASK))
         code.pdep(R.R11, R.R11, mask: CPUField.at(DAVIT_OFFSET_ARITHMETIC_MASK))
         code.load(R.RCX, CPUField.at(DAVIT_OFFSET_RFLAGS))
         code.lea(R.R11, .memory(R.R11, index: R.RCX))
         code.store(R.R11, CPUField.scratch(1))
-        code.lea(R.R11, .memory(R.R13, -8))
-        let slot = fold(check(R.R11, size: 8, write: true))
+        let slot = fold(stackOperand(-8, size: 8, write: true))
         code.load(R.RCX, CPUField.scratch(1))
         code.store(R.RCX, slot)
         code.lea(R.R13, .memory(R.R13, -8))
+        return true
+    }
+
+    /// MOV r, Sreg: zero-extended but for 16-bit operands.
+    mutating func moveFromSegment(_ instruction: Instruction) -> Bool {
+        guard !instruction.isMemory, instruction.operandSize != 2 else { return false }
+        let stride = MemoryLayout<davit_segment>.stride
+        let selector = CPUField.at(
+            DAVIT_OFFSET_SEGMENT,
+            plus: Int(instruction.reg) * stride + MemoryLayout<davit_segment>.offset(of: \.selector)!)
+        let host = GuestRegisters.host(instruction.rm)
+        let register = host == R.none ? R.RCX : host
+        code.emit(.init(map: 1, opcode: 0xB7), reg: register, selector)
+        if host == R.none { code.store(register, GuestRegisters.slot(instruction.rm)) }
         return true
     }
 
@@ -77,9 +99,7 @@ extension Translator {
         code.load(R.RCX, CPUField.at(DAVIT_OFFSET_RFLAGS))
         code.lea(R.RCX, .memory(R.RCX, value ? Int32(RFLAGS.AC) : -Int32(RFLAGS.AC)))
         code.store(R.RCX, CPUField.at(DAVIT_OFFSET_RFLAGS))
-        code.store32(immediate: Int32(wanted.rawValue), CPUField.at(DAVIT_OFFSET_TLB_MODE))
-        code.lea(R.RCX, CPUField.at(DAVIT_OFFSET_TLB, plus: Int(wanted.rawValue) * MemoryLayout<davit_tlb>.stride))
-        code.store(R.RCX, CPUField.at(DAVIT_OFFSET_TLB_CURRENT))
+        selectTLB(next)
         crossPageJump(to: nextRIP, mode: next)
         isOver = true
         return true

@@ -35,6 +35,31 @@ struct Translator {
     var addressRegister = HostRegister.R11
     /// Nothing falls through to the next instruction: the unit is over.
     var isOver = false
+    var pass: Pass
+    var registers = RegisterEpochs()
+    /// What the first emission has seen, and what became of it: the number in `windows` of each access.
+    var accesses: [WindowAccess] = []
+    var windows: [Window] = []
+    var plan: [Int16] = []
+    /// Accesses emitted so far, and windows whose check was.
+    var accessCount = 0
+    var isChecked: [Bool] = []
+
+    enum Pass {
+        /// Each access is checked by itself.
+        case plain
+        /// The same, to see which accesses there are.
+        case survey
+        case windows
+    }
+
+    /// An instruction as it was decoded, once for both emissions.
+    private struct Decoded {
+        var instruction: Instruction
+        /// From the unit's start, in bytes.
+        var offset: Int
+        var nextIsPlain: Bool
+    }
 
     /// The most instructions of one unit.
     static let longestUnit = 64
@@ -46,6 +71,8 @@ struct Translator {
         enum Kind {
             /// TLB miss: `start` is where the check begins, R11 or `register` holds the address.
             case readMiss, writeMiss
+            /// The same for a window at R11; `target` is the instruction to go on at in a plain unit.
+            case windowReadMiss, windowWriteMiss
             /// Leave with R11 = `target`.
             case lookup
             /// Go to `target` in another page, through the jump cache.
@@ -59,7 +86,7 @@ struct Translator {
         var start: UnsafeMutablePointer<UInt8>
         var target: UInt64 = 0
         var register: UInt8 = HostRegister.none
-        var size: UInt8 = 0
+        var size: Int32 = 0
     }
 
     /// A link whose number is known only when the unit is entered into the index: `number` is where it is to be written.
@@ -71,8 +98,10 @@ struct Translator {
 
     init(
         interpreter: Interpreter, decoder: Decoder, stubs: Stubs, mode: TranslationMode, isShared: Bool,
-        unit: Int32, firstBoundary: Int32, physical: UInt64, rip: UInt64, at place: UnsafeMutablePointer<UInt8>
+        unit: Int32, firstBoundary: Int32, physical: UInt64, rip: UInt64, isPlain: Bool,
+        at place: UnsafeMutablePointer<UInt8>
     ) {
+        pass = isPlain ? .plain : .survey
         self.unit = unit
         self.firstBoundary = firstBoundary
         self.interpreter = interpreter
@@ -91,11 +120,12 @@ struct Translator {
     /// Translates from `bytes`, the guest's code at `startRIP`, of which `available` bytes stand before the page's end.
     /// Returns how many guest bytes the unit covers; 0: not even the first instruction is whole in the page.
     mutating func translate(_ bytes: UnsafePointer<UInt8>, available: Int) -> Int {
+        var decoded: [Decoded] = []
         var instruction = Instruction()
         var offset = 0
         // Bytes from the start that are marked as cached code: none is read before.
         var marked = 0
-        while !isOver && boundaries.count < Self.longestUnit {
+        while !isOver && decoded.count < Self.longestUnit {
             if offset + Instruction.maximumLength > marked && marked < available {
                 interpreter.markCode(
                     physical + UInt64(marked), size: UInt64(min(64, available - marked)))
@@ -103,25 +133,56 @@ struct Translator {
             }
             let outcome = decoder.decode(bytes + offset, available: available - offset, codeSize: 8, into: &instruction)
             guard outcome == .decoded else { break }
-            rip = startRIP &+ UInt64(offset)
-            nextRIP = rip &+ UInt64(instruction.length)
-            boundaries.append(
-                InstructionBoundary(
-                    host: UInt32(truncatingIfNeeded: code.cursor - start), guest: UInt32(truncatingIfNeeded: offset)))
-            offset += Int(instruction.length)
-            if instruction.operation == .sti { nextIsPlain = isPlain(bytes + offset, available: available - offset) }
-            let endsShadow = isInShadow
-            if !emit(instruction) {
-                interpret()
-                if instruction.operation.endsUnit { isOver = true }
-            }
-            if endsShadow { shadowEnd() }
+            let next = offset + Int(instruction.length)
+            decoded.append(
+                Decoded(
+                    instruction: instruction, offset: offset,
+                    nextIsPlain: instruction.operation == .sti && isPlain(bytes + next, available: available - next)))
+            emit(decoded[decoded.count - 1])
+            offset = next
         }
         if offset == 0 { return 0 }
         if !isOver { jump(to: startRIP &+ UInt64(offset)) }
-        // A boundary of its own for what lies behind, so that the search by host address finds an end.
+        if pass == .survey && planWindows() {
+            restart()
+            for one in decoded { emit(one) }
+            if !isOver { jump(to: startRIP &+ UInt64(offset)) }
+            markInsides()
+        }
         emitDetours()
         return offset
+    }
+
+    /// Begins anew at the start, with what the first emission has seen.
+    private mutating func restart() {
+        pass = .windows
+        code.cursor = start
+        boundaries.removeAll(keepingCapacity: true)
+        detours.removeAll(keepingCapacity: true)
+        isInShadow = false
+        isOver = false
+        accessCount = 0
+        isChecked = [Bool](repeating: false, count: windows.count)
+    }
+
+    private mutating func emit(_ decoded: Decoded) {
+        let instruction = decoded.instruction
+        rip = startRIP &+ UInt64(decoded.offset)
+        nextRIP = rip &+ UInt64(instruction.length)
+        boundaries.append(
+            InstructionBoundary(
+                host: UInt32(truncatingIfNeeded: code.cursor - start), guest: UInt16(truncatingIfNeeded: decoded.offset)
+            ))
+        nextIsPlain = decoded.nextIsPlain
+        let endsShadow = isInShadow
+        if emit(instruction) {
+            noteDefinitions(instruction)
+        } else {
+            interpret(instruction.operation)
+            registers.defineAll()
+            if instruction.operation.endsUnit { isOver = true }
+        }
+        if endsShadow { shadowEnd() }
     }
 
     private func isPlain(_ bytes: UnsafePointer<UInt8>, available: Int) -> Bool {
@@ -138,11 +199,26 @@ struct Translator {
     }
 
     /// Leaves the current instruction to the interpreter.
-    mutating func interpret() {
+    mutating func interpret(_ operation: Operation) {
         code.call(stubs.interpret)
+        numbers(operation)
+    }
+
+    /// Leaves the current instruction to the interpreter unless RCX is zero.
+    mutating func interpretIfNotZero(_ operation: Operation) {
+        code.jrcxz(over: 5 + Self.numbersSize)
+        interpret(operation)
+    }
+
+    /// What the run loop is told of an instruction that is left to the interpreter.
+    mutating func numbers(_ operation: Operation) {
         code.int32(unit)
         code.int32(firstBoundary + Int32(truncatingIfNeeded: boundaries.count - 1))
+        code.int32(Int32(operation.rawValue))
     }
+
+    /// In bytes.
+    static let numbersSize: UInt8 = 12
 }
 
 extension Operation {

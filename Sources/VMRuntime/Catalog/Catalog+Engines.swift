@@ -9,11 +9,13 @@ extension Catalog {
         flag: "--engine",
         entries: [
             CatalogEntry(
-                "auto", summary: "KVM where the host's processor runs guests, else in software", options: [translator],
+                "auto", summary: "KVM where the host's processor runs guests, else in software",
+                options: [translator, perfMap],
                 make: makeSoft),
             CatalogEntry("kvm", summary: "the host kernel's KVM (/dev/kvm)", make: makeKVM),
             CatalogEntry(
-                "soft", summary: "runs the guest in software; needs nothing of the host", options: [translator],
+                "soft", summary: "runs the guest in software; needs nothing of the host",
+                options: [translator, perfMap],
                 make: makeSoft),
         ])
 
@@ -21,12 +23,25 @@ extension Catalog {
         "translator", "whether 64-bit guest code is translated to host code (on, off)", defaultValue: "on",
         of: ["on", "off"])
 
+    private static let perfMap = CatalogOption.choice(
+        "perf-map", "whether /tmp/perf-PID.map names translated code for Linux's perf (on, off)", defaultValue: "off",
+        of: ["on", "off"])
+
     @Sendable
     private static func makeSoft(
         settings: ComponentSettings, parts: EngineParts
     ) throws(MachineError) -> any Engine {
+        var map: PerfMap?
+        if settings.text(perfMap.name) == "on" {
+            do throws(SystemError) {
+                map = try PerfMap()
+            } catch {
+                throw MachineError(
+                    .host, "/tmp/perf-PID.map cannot be written (\(error)); make room in /tmp or leave out perf-map=on")
+            }
+        }
         do throws(SystemError) {
-            return try SoftEngine(parts, translates: settings.text(translator.name) == "on")
+            return try SoftEngine(parts, translates: settings.text(translator.name) == "on", perfMap: map)
         } catch {
             throw MachineError(
                 .host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")
