@@ -112,7 +112,7 @@ let package = Package(
         tests("PCI", of: ["PCI", "DeviceBus"]),
         tests("VirtioQueue", of: ["VirtioQueue"]),
         tests("VirtioTransport", of: ["VirtioTransport", "PCI", "DeviceBus"]),
-        tests("VirtioDevices", of: ["VirtioDevices"]),
+        tests("VirtioDevices", of: ["VirtioDevices", "HostLinux"]),
         tests("NetBackends", of: ["NetBackends"]),
         tests("BlockFormats", of: ["BlockFormats"]),
     ],

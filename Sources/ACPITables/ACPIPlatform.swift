@@ -7,7 +7,9 @@ public struct ACPIPlatform: Sendable {
     public var hasKeyboard: Bool
     public var hasHPET: Bool
     public var hasPvpanic: Bool
-    /// Further objects for `\_SB`, such as virtio devices without PCI.
+    /// Virtio devices without PCI, in the windows from `PlatformLayout.VirtioMMIO.first` on.
+    public var virtioCount: Int
+    /// Further objects for `\_SB`.
     public var devices: [AML]
     /// Further tables.
     public var tables: [ACPITable]
@@ -17,13 +19,14 @@ public struct ACPIPlatform: Sendable {
 
     public init(
         processorCount: Int, serialPorts: Set<Int> = [0], hasKeyboard: Bool = true, hasHPET: Bool = true,
-        hasPvpanic: Bool = true, devices: [AML] = [], tables: [ACPITable] = []
+        hasPvpanic: Bool = true, virtioCount: Int = 0, devices: [AML] = [], tables: [ACPITable] = []
     ) {
         self.processorCount = processorCount
         self.serialPorts = serialPorts
         self.hasKeyboard = hasKeyboard
         self.hasHPET = hasHPET
         self.hasPvpanic = hasPvpanic
+        self.virtioCount = virtioCount
         self.devices = devices
         self.tables = tables
     }

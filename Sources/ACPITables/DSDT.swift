@@ -10,6 +10,7 @@ enum DSDT {
         if platform.hasKeyboard { devices += [keyboard, mouse] }
         if platform.hasHPET { devices.append(hpet) }
         if platform.hasPvpanic { devices.append(pvpanic) }
+        devices += (0..<platform.virtioCount).map(virtio)
         devices += platform.devices
         let contents = [AML.scope("\\_SB", devices), sleepState5]
         return ACPITable(signature: "DSDT", revision: 2, body: contents.flatMap(\.bytes))
@@ -65,6 +66,22 @@ enum DSDT {
 
     private static var hpet: AML {
         device("HPET", "PNP0103", [.memory(MMIO.hpet, size: MMIO.hpetSize)])
+    }
+
+    /// A virtio device without PCI, by the id under which guests look for it.
+    private static func virtio(_ number: Int) -> AML {
+        let digits = String(number, radix: 16, uppercase: true)
+        typealias Window = PlatformLayout.VirtioMMIO
+        return .device(
+            "VR" + (number < 16 ? "0" : "") + digits,
+            [
+                .named("_HID", .string("LNRO0005")), .named("_UID", .integer(UInt64(number))),
+                .named(
+                    "_CRS",
+                    .resources([
+                        .memory(Window.address(number), size: Window.size), .sharedInterrupt(gsi: Window.gsi(number)),
+                    ])),
+            ])
     }
 
     /// The panic port, by the id under which guests know it.

@@ -102,6 +102,8 @@ public final class EventLoop: Sendable {
     ) throws(SystemError) {
         var event = epoll_event()
         event.events = (enabled ? UInt32(EPOLLIN.rawValue) : 0) | (wantsRoom ? UInt32(EPOLLOUT.rawValue) : 0)
+        // A far end that is gone is reported whatever is asked for: then once, and not over and over.
+        if event.events == 0 { event.events = UInt32(EPOLLET.rawValue) }
         event.data.fd = descriptor
         guard epoll_ctl(epoll, operation, descriptor, &event) == 0 else { throw SystemError("epoll_ctl") }
     }

@@ -90,6 +90,23 @@ public enum PlatformLayout {
         public static func line(device: Int, pin: Int) -> Int { (device + pin) % lineCount }
     }
 
+    /// Virtio devices without PCI, a window for each.
+    public enum VirtioMMIO {
+        public static let first = GuestPhysicalAddress(0xFEB0_0000)
+        /// Of a window, in bytes.
+        public static let size: UInt64 = 0x200
+        public static let maximumCount = 64
+        /// Four global system interrupts are shared among them, level-triggered.
+        public static let firstGSI = 20
+        public static let lineCount = 4
+
+        public static func address(_ number: Int) -> GuestPhysicalAddress {
+            GuestPhysicalAddress(first.rawValue + UInt64(number) * size)
+        }
+
+        public static func gsi(_ number: Int) -> Int { firstGSI + number % lineCount }
+    }
+
     /// What FADT and DSDT say about ACPI's fixed hardware (ACPI 6.5, 4.8).
     ///
     /// There is no system management mode, so FADT's SMI_CMD is 0 and the machine is in ACPI mode from the start:

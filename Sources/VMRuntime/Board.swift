@@ -35,7 +35,6 @@ struct Board: Sendable {
 
         var serialPorts: [UART16550] = []
         do {
-            virtio = try VirtioSlots(memory: machine.memory, interrupts: engine.interrupts, log: log)
             let lines = try InterruptLines(engine.interrupts, on: bus)
             let hpet = HPET(
                 irq0: lines.isa(PlatformLayout.IRQ.pit), irq8: lines.isa(PlatformLayout.IRQ.rtc), line: lines.pin,
@@ -68,10 +67,10 @@ struct Board: Sendable {
             let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
             let bridge = try Self.makeHostBridge(on: bus, lines: lines, control: control)
-            for network in machine.networks {
-                try virtio.add(network, cpuCount: configuration.cpuCount, on: bridge)
-            }
-            for disk in machine.disks { try virtio.add(disk, cpuCount: configuration.cpuCount, on: bridge) }
+            virtio = try VirtioSlots(
+                bus: bus, bridge: bridge, lines: lines, memory: machine.memory, interrupts: engine.interrupts, log: log)
+            for network in machine.networks { try virtio.add(network, cpuCount: configuration.cpuCount) }
+            for disk in machine.disks { try virtio.add(disk, cpuCount: configuration.cpuCount) }
             let panic = PVPanic(control: control) {
                 log.write(.info, "the guest has panicked and runs its crash kernel")
             }
@@ -96,7 +95,9 @@ struct Board: Sendable {
         self.control = control
         self.serialPorts = serialPorts
         for device in configuration.devices {
-            try Catalog.devices.make(device, DeviceContext(bus: bus, control: control, clock: clock))
+            try Catalog.devices.make(
+                device,
+                DeviceContext(bus: bus, control: control, clock: clock, memory: machine.memory, virtio: virtio))
         }
     }
 

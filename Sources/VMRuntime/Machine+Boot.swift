@@ -51,7 +51,8 @@ extension Machine {
         do {
             let tables = try ACPITableSet(
                 ACPIPlatform(
-                    processorCount: configuration.cpuCount, serialPorts: Set(configuration.serialPorts.indices)))
+                    processorCount: configuration.cpuCount, serialPorts: Set(configuration.serialPorts.indices),
+                    virtioCount: configuration.virtioMMIOCount))
             let request = BootRequest(
                 kernel: kernel, initrd: initrd, modules: modules, commandLine: configuration.commandLine,
                 rsdp: tables.rsdp)

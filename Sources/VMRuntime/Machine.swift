@@ -47,9 +47,7 @@ public final class Machine: Sendable {
         engineReason = choice.reason
         do throws(BootError) {
             kernel = try KernelFile(path: configuration.kernel, flag: "--kernel")
-            initrd = try configuration.initrd.map { path throws(BootError) in
-                try KernelFile(path: path, flag: "--initrd")
-            }
+            initrd = try Self.openInitrd(configuration, kernel: kernel, log: log)
             modules = try configuration.modules.map { module throws(BootError) in
                 BootModule(file: try KernelFile(path: module.path, flag: "--module"), arguments: module.arguments)
             }
@@ -85,6 +83,18 @@ public final class Machine: Sendable {
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
         serialChannels = channels
+    }
+
+    /// The initrd that was given; else, for a machine with disks, one that reaches them, if its kernel's modules are to be found.
+    private static func openInitrd(
+        _ configuration: MachineConfiguration, kernel: KernelFile, log: Log
+    ) throws(BootError) -> KernelFile? {
+        if let path = configuration.initrd { return try KernelFile(path: path, flag: "--initrd") }
+        guard !configuration.disks.isEmpty, configuration.modules.isEmpty,
+            let maker = InitramfsMaker(kernel: kernel), let made = try maker.make()
+        else { return nil }
+        log.write(.info, "an initramfs with the disk drivers of \(maker.release) was made")
+        return made
     }
 
     private static func openDisks(_ choices: [ComponentChoice]) throws(MachineError) -> [MachineDisk] {

@@ -79,8 +79,19 @@ public struct MachineConfiguration: Equatable, Sendable {
         try Catalog.engines.validate(engine)
         for port in serialPorts { try Catalog.serialPorts.validate(port) }
         for disk in disks { try Catalog.disks.validate(disk) }
+        guard virtioMMIOCount <= PlatformLayout.VirtioMMIO.maximumCount else {
+            throw MachineError(
+                .configuration,
+                "transport=mmio is given \(virtioMMIOCount) times; a machine has room for \(PlatformLayout.VirtioMMIO.maximumCount)"
+            )
+        }
         for network in networks { try Catalog.networks.validate(network) }
         for device in devices { try Catalog.devices.validate(device) }
+    }
+
+    /// Virtio devices that are reached without PCI.
+    var virtioMMIOCount: Int {
+        (disks + networks + devices).count { $0.settings["transport"] == VirtioTransportKind.mmio.rawValue }
     }
 
     private func validateMemory() throws(MachineError) {

@@ -6,7 +6,7 @@ import VirtioQueue
 
 /// A device with queues that the test serves by hand, and its transport's part.
 final class DeviceBench: VirtioHost {
-    let memory = try! GuestMemory(size: 8 << 20)
+    let memory: GuestMemory
     let device: any VirtioDevice
     let queues: [GuestQueue]
 
@@ -22,9 +22,12 @@ final class DeviceBench: VirtioHost {
     var failures: [VirtioError] { record.withLock { $0.failures } }
 
     /// Connects and activates the device with `size` entries in each queue.
-    init(_ device: any VirtioDevice, size: UInt16 = 16, isPacked: Bool = false, without refused: VirtioFeatures = []) {
+    init(
+        _ device: any VirtioDevice, memory: GuestMemory = try! GuestMemory(size: 8 << 20), size: UInt16 = 16,
+        isPacked: Bool = false, without refused: VirtioFeatures = []
+    ) {
         self.device = device
-        let memory = memory
+        self.memory = memory
         queues = device.queueSizes.indices.map {
             GuestQueue(
                 memory, at: 0x1000 + UInt64($0) * GuestQueue.footprint(size: size), size: size, isPacked: isPacked)

@@ -1,12 +1,29 @@
 import Chipset
 import DeviceBus
+import GuestMemory
+import HostLinux
 import MachineModel
+import VirtioDevices
+import VirtioQueue
 
 /// What a device needs of the board around it.
 public struct DeviceContext: Sendable {
     let bus: SystemBus
     let control: any MachineControl
     let clock: any VMClock
+    let memory: GuestMemory
+    let virtio: VirtioSlots
+
+    /// Puts a virtio device on the board.
+    fileprivate func add(
+        _ device: any VirtioDevice, _ settings: ComponentSettings, close: @escaping @Sendable () -> Void = {}
+    ) throws(MachineError) {
+        do {
+            try virtio.add(device, settings.transport, close: close)
+        } catch {
+            throw MachineError(.configuration, "--device \(device.name): \(error)")
+        }
+    }
 }
 
 extension Catalog {
@@ -26,6 +43,42 @@ extension Catalog {
                 } catch {
                     throw MachineError(.configuration, "--device debug-exit: \(error); give another port")
                 }
-            }
+            },
+            CatalogEntry("entropy", summary: "random bytes of the host's", options: [.transport]) {
+                (settings, context) throws(MachineError) in
+                try context.add(VirtioEntropy(name: "entropy"), settings)
+            },
+            CatalogEntry(
+                "balloon", summary: "gives memory that the guest does not use back to the host",
+                options: [
+                    .number("size", "how many MiB the guest is asked for", defaultValue: "0", upTo: 1 << 24),
+                    .transport,
+                ]
+            ) { (settings, context) throws(MachineError) in
+                let balloon = VirtioBalloon(name: "balloon", memory: context.memory)
+                try context.add(balloon, settings)
+                balloon.setTarget(settings.number("size") << 20)
+            },
+            CatalogEntry(
+                "vsock", summary: "sockets between host and guest; on the host they are Unix sockets",
+                options: [
+                    .path("path", "which Unix socket leads to the guest"),
+                    .number("cid", "which address the guest has, 3 or more", defaultValue: "3", upTo: 0xFFFF_FFFE),
+                    .transport,
+                ]
+            ) { (settings, context) throws(MachineError) in
+                guard settings.number("cid") >= 3 else {
+                    throw MachineError(.configuration, "--device vsock: cid=0 to 2 are taken; give 3 or more")
+                }
+                let device: VirtioVsock
+                do throws(SystemError) {
+                    device = try VirtioVsock(name: "vsock", cid: settings.number("cid"), path: settings.text("path"))
+                } catch {
+                    throw MachineError(
+                        .file,
+                        "--device vsock: cannot listen at '\(settings.text("path"))' (\(error)); give another path")
+                }
+                try context.add(device, settings, close: device.close)
+            },
         ])
 }

@@ -11,6 +11,7 @@ public struct MachineDisk: Sendable {
     let name: String
     let serial: String
     let device: any BlockDevice
+    let transport: VirtioTransportKind
 }
 
 extension Catalog {
@@ -34,6 +35,7 @@ extension Catalog {
                         defaultValue: "off", of: ["on", "off"]),
                     .text("snapshot", "which snapshot of a qcow2 image is read, if not its present state"),
                     .text("serial", "which serial number the guest sees"),
+                    .transport,
                     .number("iops", "how many requests a second; 0 is no limit", defaultValue: "0", upTo: .max),
                     .number("bps", "how many bytes a second; 0 is no limit", defaultValue: "0", upTo: .max),
                 ]
@@ -50,7 +52,7 @@ extension Catalog {
                     let serial = settings.text("serial")
                     return MachineDisk(
                         name: "disk\(context.number)", serial: serial.isEmpty ? "davit-\(context.number)" : serial,
-                        device: try Disk.open(settings.text("path"), options))
+                        device: try Disk.open(settings.text("path"), options), transport: settings.transport)
                 } catch {
                     throw MachineError(error, flag: "--disk")
                 }

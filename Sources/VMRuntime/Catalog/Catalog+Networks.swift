@@ -14,6 +14,7 @@ public struct MachineNetwork: Sendable {
     /// Six bytes.
     let mac: [UInt8]
     let port: any PacketPort
+    let transport: VirtioTransportKind
     let close: @Sendable () -> Void
 }
 
@@ -22,6 +23,7 @@ extension Catalog {
         CatalogOption(name: "mac", summary: "which Ethernet address the card has", defaultValue: "") {
             $0.isEmpty || parseMAC($0) != nil ? nil : "six bytes as in 02:00:00:12:34:56, of which the first is even"
         },
+        .transport,
         .text("capture", "which file its traffic is recorded in (pcap)"),
     ]
 
@@ -74,11 +76,12 @@ extension Catalog {
         let mac = parseMAC(settings.text("mac")) ?? makeMAC()
         let name = "net\(context.number)"
         guard !settings.text("capture").isEmpty else {
-            return MachineNetwork(name: name, mac: mac, port: port, close: close)
+            return MachineNetwork(
+                name: name, mac: mac, port: port, transport: settings.transport, close: close)
         }
         do throws(NetError) {
             let capture = try CapturingPort(port, path: settings.text("capture"))
-            return MachineNetwork(name: name, mac: mac, port: capture) {
+            return MachineNetwork(name: name, mac: mac, port: capture, transport: settings.transport) {
                 close()
                 capture.close()
             }
