@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz fuzz-disks kill-disks coverage format check setup packages clean
+.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian coverage format check setup packages clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -32,6 +32,23 @@ kill-disks: torture
 # Opens images with random bytes changed, ROUNDS of them; DAVIT_NOISE_SEED repeats a run.
 fuzz-disks: packages
 	DAVIT_NOISE_ROUNDS=$(or $(ROUNDS),20000) $(SWIFT) test --no-parallel --filter noiseInHeadersAndTables
+
+# Sends random requests to every device, SEEDS for each.
+fuzz-devices: packages
+	DAVIT_FUZZ_SEEDS=$(or $(SEEDS),2000) $(SWIFT) test --no-parallel --filter anythingIsSurvived
+
+# A Debian 12 root disk with its kernel, and what must hold of it, booted from raw and from qcow2.
+DEBIAN = .build/guest/debian
+
+debian: packages
+	[ -s $(DEBIAN).raw ] || scripts/make-root-disk $(DEBIAN).raw
+
+check-debian: debian build
+	for format in raw qcow2; do \
+	    qemu-img convert -O $$format $(DEBIAN).raw $(DEBIAN)-check.$$format && \
+	    for part in vmlinuz initrd key; do cp $(DEBIAN).$$part $(DEBIAN)-check.$$part; done && \
+	    scripts/check-debian $(DEBIAN)-check.$$format || exit 1; \
+	done
 
 torture: packages
 	$(RELEASE) --product davit-torture
