@@ -169,7 +169,7 @@ private struct Decoded {
         "xrstor64", "xsaveopt", "xsaveopt64", "xsavec", "xsavec64", "xsaves", "xsaves64", "xrstors", "xrstors64",
         "sfence",
         "clac", "stac", "extrq", "vzeroupper", "vzeroall", "swapgs", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase",
-        "xgetbv", "xsetbv",
+        "xgetbv", "xsetbv", "clzero",
         "vpinsrd", "vpextrd",
     ]
 
