@@ -165,12 +165,7 @@ extension Translator {
         // FSTENV, FSAVE and their counterparts show the x87 instruction pointer, which only the interpreter keeps.
         if isX87 && instruction.operandSize > 10 { return false }
         guard let prefix = instruction.hostPrefix else { return false }
-        if isX87 {
-            // `x87_in_image` is zero when the host's registers hold it.
-            code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_X87_IN_IMAGE))
-            code.jrcxz(over: 5)
-            code.call(stubs.loadX87)
-        }
+        if isX87 && !instruction.isMemory { loadX87() }
         if instruction.operation == .vzero || instruction.operation == .emms {
             if instruction.operation == .vzero {
                 code.byte(0xC5)
@@ -197,6 +192,10 @@ extension Translator {
             if reg.isTemporary {
                 operand = fold(operand)
                 reg.register = R.RCX
+            } else if isX87 {
+                // Behind the check: a TLB miss puts x87 state into the image.
+                operand = fold(operand)
+                loadX87()
             }
         } else {
             if rm.isTemporary { rm.register = R.R11 }
@@ -214,6 +213,13 @@ extension Translator {
         putBack(reg)
         if shape.access.contains(.writesRCX) { code.move(R.R15, R.RCX) }
         return true
+    }
+
+    /// Sees to it that the host's registers hold x87 state: `x87_in_image` is zero when they do. RCX only.
+    private mutating func loadX87() {
+        code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_X87_IN_IMAGE))
+        code.jrcxz(over: 5)
+        code.call(stubs.loadX87)
     }
 }
 
