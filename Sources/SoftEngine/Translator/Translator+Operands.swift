@@ -67,6 +67,8 @@ extension Translator {
         var rm = instruction.isMemory ? Place() : place(instruction.rm, isByte: rmSize == 1, rex: rex)
         let isSame = hasReg && !instruction.isMemory && reg.guest == rm.guest
         if isSame && (reg.isHigh || rm.isHigh) { return false }
+        // CMPXCHG writes AL beside its operand: AH rotated back would undo that.
+        if instruction.operation == .cmpxchg && rm.isHigh && rm.guest == 0 { return false }
         if usesVVVV && vvvv.isTemporary
             && (vvvv.guest == reg.guest && hasReg || !instruction.isMemory && vvvv.guest == rm.guest)
         {
@@ -183,7 +185,7 @@ extension Translator {
         if shape.reg == .mmx { reg.register &= 7 }
         var rm =
             shape.rm == .general ? place(instruction.rm, isByte: false, rex: true) : Place(register: instruction.rm)
-        if shape.rm == .mmx || isX87 { rm.register &= 7 }
+        if shape.rm == .mmx || instruction.operation == .x87 { rm.register &= 7 }
 
         var operand: HostOperand
         if instruction.isMemory {
