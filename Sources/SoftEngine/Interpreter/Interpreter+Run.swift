@@ -76,7 +76,8 @@ extension Interpreter {
                 }
             }
             finishCodeWrite()
-            return true
+            // SYSRET that sets TF traps itself.
+            return system.pointee.debugTraps == 0 || deliverDebugTrap()
         } catch {
             finishCodeWrite()
             return raise(error)

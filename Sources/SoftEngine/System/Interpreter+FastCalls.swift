@@ -70,6 +70,7 @@ extension Interpreter {
             codeAttributes: (isTo64Bit ? Self.flatCode64 : Self.flatCode32) | Self.user,
             dataAttributes: Self.flatData | Self.user, cpl: 3)
         setFlags(flags)
+        if flags & RFLAGS.TF != 0 { system.pointee.debugTraps |= DR6.BS }
     }
 
     func systemEnter() throws(GuestFault) {
