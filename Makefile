@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian coverage format check setup packages clean
+.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian coverage format check setup packages boot-loop clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -21,7 +21,7 @@ bench: setup build
 oracle: packages
 	$(RELEASE) --product davit-oracle
 
-# Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n.
+# Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n of each kind.
 fuzz: oracle
 	scripts/fuzz
 
@@ -52,6 +52,10 @@ check-debian: debian build
 
 torture: packages
 	$(RELEASE) --product davit-torture
+
+# BOOTS=n, CPUS=n.
+boot-loop: setup build
+	scripts/boot-loop --boots $(or $(BOOTS),200) --cpus $(or $(CPUS),1)
 
 # Writes docs/instruction-coverage.md anew: to be done when the opcode table changes.
 coverage: oracle
