@@ -79,7 +79,7 @@ let package = Package(
 
         // The host's CPU as the interpreter's oracle.
         .target(name: "COracle"),
-        room("InstructionOracle", on: ["CDavit", "COracle", "SoftEngine"]),
+        room("InstructionOracle", on: ["CDavit", "COracle", "HostLinux", "SoftEngine"]),
         .executableTarget(
             name: "davit-oracle",
             dependencies: ["InstructionOracle", .product(name: "ArgumentParser", package: "swift-argument-parser")],

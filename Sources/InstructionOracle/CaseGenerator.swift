@@ -10,7 +10,7 @@ struct CaseGenerator {
     var random: RandomSource
     let bench: InstructionBench
     let mxcsrMask = oracle_mxcsr_mask()
-    private(set) var mode = CodeMode.long64
+    var mode = CodeMode.long64
 
     /// Where in the code the ModRM byte stands; -1 without one.
     var modrmPosition = -1
@@ -72,7 +72,7 @@ struct CaseGenerator {
 
     // MARK: Encoding
 
-    private mutating func encode(_ row: borrowing Row, _ code: UnsafeMutablePointer<UInt8>) {
+    mutating func encode(_ row: borrowing Row, _ code: UnsafeMutablePointer<UInt8>) {
         var count = 0
         func emit(_ byte: UInt8) {
             code[count] = byte

@@ -6,6 +6,13 @@ import InstructionOracle
 struct OracleCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "davit-oracle",
+        abstract: "Compare what carries out guest instructions with what it must agree with.",
+        subcommands: [InstructionsCommand.self, TranslatorCommand.self], defaultSubcommand: InstructionsCommand.self)
+}
+
+struct InstructionsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "instructions",
         abstract: "Compare the interpreter with this machine's CPU, one random instruction after the other.")
 
     @Option(help: "Start of the random sequence; the same seed gives the same cases.")
@@ -33,7 +40,7 @@ struct OracleCommand: ParsableCommand {
             seed: seed, cases: cases == 0 && seconds == 0 ? 300_000 : cases, seconds: seconds,
             only: only.map { $0.lowercased() }, reports: reports)
         plan.mode = mode
-        plan.code = try bytes(of: code)
+        plan.code = try HexadecimalBytes.parse(code, most: 15)
         let outcome: Oracle.Outcome
         do throws(Oracle.Failure) {
             outcome = try Oracle(plan, report: { print($0) }).run()
@@ -50,11 +57,14 @@ struct OracleCommand: ParsableCommand {
         }
         if outcome.mismatches > 0 { throw ExitCode(1) }
     }
+}
 
-    private func bytes(of text: String) throws -> [UInt8] {
+/// Code as the command line has it.
+enum HexadecimalBytes {
+    static func parse(_ text: String, most: Int) throws -> [UInt8] {
         let digits = text.filter { $0 != " " }
-        guard digits.count % 2 == 0, digits.count <= 30 else {
-            throw ValidationError("--code: not 1 to 15 bytes: \(text)")
+        guard digits.count % 2 == 0, digits.count <= 2 * most else {
+            throw ValidationError("--code: not 1 to \(most) bytes: \(text)")
         }
         return try stride(from: 0, to: digits.count, by: 2).map { at in
             let start = digits.index(digits.startIndex, offsetBy: at)
