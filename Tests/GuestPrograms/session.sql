@@ -1,0 +1,23 @@
+create table numbers(n integer primary key, square integer, root real, word text);
+with recursive c(x) as (select 1 union all select x + 1 from c where x < 60000)
+insert into numbers select x, x * x, sqrt(x), printf('%x-%d', x * 2654435761 % 4294967296, x % 97) from c;
+create index by_word on numbers(word);
+create index by_root on numbers(root);
+select count(*), sum(square), round(sum(root), 6), max(word) from numbers;
+select word, count(*) from numbers where word like 'a%' group by substr(word, 1, 3) order by 2 desc, 1 limit 20;
+begin;
+update numbers set square = square + 1 where n % 7 = 0;
+delete from numbers where n % 11 = 3;
+rollback;
+begin;
+update numbers set word = upper(word) where n % 5 = 0;
+delete from numbers where n % 13 = 4;
+commit;
+select count(*), sum(square) from numbers;
+select a.n, b.n from numbers a join numbers b on a.square = b.n where a.n < 200 order by a.n;
+create virtual table texts using fts5(body);
+insert into texts select word || ' ' || n from numbers where n < 5000;
+select count(*) from texts where texts match '4*';
+select json_group_array(n) from (select n from numbers where n < 50);
+with t(n, w) as (select n, sum(square) over (order by n rows between 3 preceding and current row) from numbers) select sum(w) from t;
+vacuum;
