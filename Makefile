@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian coverage format check setup packages boot-loop clean
+.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian coverage format check setup packages boot-loop guest-programs stress clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -56,6 +56,14 @@ torture: packages
 # BOOTS=n, CPUS=n.
 boot-loop: setup build
 	scripts/boot-loop --boots $(or $(BOOTS),200) --cpus $(or $(CPUS),1)
+
+# Programs of real weight, natively and in guests with 1 and 2 vCPUs; JOBS="gcc perl" for some of them. Needs root, for chroot.
+guest-programs: setup build
+	scripts/guest-programs $(JOBS)
+
+# MINUTES=n, CPUS=n.
+stress: setup build
+	scripts/stress --minutes $(or $(MINUTES),30) --cpus $(or $(CPUS),4)
 
 # Writes docs/instruction-coverage.md anew: to be done when the opcode table changes.
 coverage: oracle
