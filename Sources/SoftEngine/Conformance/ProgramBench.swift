@@ -119,9 +119,9 @@ package final class ProgramBench {
         cpu.pointee.shadow = 0
         cpu.pointee.halted = 0
         cpu.pointee.interrupt_waits = 0
-        let generation = interpreter.system.pointee.globalGeneration
-        interpreter.system.pointee = SystemState()
-        interpreter.system.pointee.globalGeneration = generation
+        interpreter.system.pointee.nmiBlocked = false
+        interpreter.system.pointee.nmiPending = false
+        interpreter.system.pointee.debugTraps = 0
         davit_cpu_served(cpu, UInt32.max)
         interpreter.code.didWrite(range: 0..<UInt64(ramSize))
         interpreter.didChangeState()
@@ -137,13 +137,14 @@ package final class ProgramBench {
     /// A turn of the run loop: translated code up to where it is left, and the instruction that it leaves to the interpreter. With
     /// `isAsked` somebody asks for attention as soon as translated code runs.
     package func turn(isAsked: Bool = false) -> Outcome {
-        let isFree = davit_cpu_requests(cpu) | cpu.pointee.halted | cpu.pointee.shadow == 0
         var isAlive = true
-        if isAsked, isFree, let translated, translated.acceptsMode {
+        if isAsked, !interpreter.needsAttention, let translated, translated.acceptsMode {
             davit_cpu_request(cpu, DAVIT_EXIT_CALL.rawValue)
-            if translated.run() == .interpret { isAlive = interpreter.runBlock(atMost: 1) }
+            isAlive = translated.carryOn()
+        } else if let translated {
+            isAlive = translated.turn() == nil
         } else {
-            isAlive = interpreter.turn(translated) == nil
+            isAlive = interpreter.turn() == nil
         }
         davit_cpu_served(cpu, DAVIT_EXIT_INTERRUPT.rawValue | DAVIT_EXIT_CALL.rawValue)
         return outcome(isAlive)

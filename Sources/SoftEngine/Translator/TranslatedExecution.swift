@@ -154,10 +154,17 @@ final class TranslatedExecution {
             // An interrupt may have led to another mode.
             guard acceptsMode else { return nil }
         }
+        return carryOn() ? nil : .tripleFault
+    }
+
+    /// Runs translated code up to where it is left, and the instruction that it leaves to the interpreter. The mode allows it. False after
+    /// a triple fault.
+    @inline(__always)
+    func carryOn() -> Bool {
         switch run() {
-        case .goOn: return nil
-        case .interpret: return interpreter.runBlock(atMost: 1) ? nil : .tripleFault
-        case .interpretUncached: return interpreter.step() ? nil : .tripleFault
+        case .goOn: true
+        case .interpret: interpreter.runBlock(atMost: 1)
+        case .interpretUncached: interpreter.step()
         }
     }
 
