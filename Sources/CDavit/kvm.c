@@ -37,7 +37,14 @@ int davit_kick_prepare(void) {
     return sigaction(kick_signal(), &action, NULL);
 }
 
-void davit_kick_receive(davit_kick_target *target) { receiver = target; }
+void davit_kick_receive(davit_kick_target *target) {
+    // Threads of others, such as dispatch queues', may have it blocked.
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, kick_signal());
+    if (target) pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+    receiver = target;
+}
 
 void davit_kick(pthread_t thread) { pthread_kill(thread, kick_signal()); }
 

@@ -7,6 +7,17 @@ import X86
 enum KVMCPUID {
     /// Everything that this host's KVM can offer.
     static func supported(_ host: KVMHost) throws(KVMError) -> [CPUIDEntry] {
+        try read(host.descriptor, DAVIT_KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID")
+    }
+
+    /// What a vCPU shows its guest.
+    static func shown(_ vcpu: Int32) throws(KVMError) -> [CPUIDEntry] {
+        try read(vcpu, DAVIT_KVM_GET_CPUID2, "KVM_GET_CPUID2")
+    }
+
+    private static func read(
+        _ descriptor: Int32, _ request: davit_kvm_request, _ name: String
+    ) throws(KVMError) -> [CPUIDEntry] {
         let header = MemoryLayout<kvm_cpuid2>.size
         let stride = MemoryLayout<kvm_cpuid_entry2>.stride
         var capacity = 256
@@ -15,12 +26,12 @@ enum KVMCPUID {
             defer { table.deallocate() }
             table.initializeMemory(as: UInt8.self, repeating: 0, count: header + capacity * stride)
             table.storeBytes(of: UInt32(capacity), as: UInt32.self)
-            let result = davit_kvm_with(host.descriptor, DAVIT_KVM_GET_SUPPORTED_CPUID, table)
+            let result = davit_kvm_with(descriptor, request, table)
             if result == -E2BIG {
                 capacity *= 2
                 continue
             }
-            guard result >= 0 else { throw KVMError("KVM_GET_SUPPORTED_CPUID", result) }
+            guard result >= 0 else { throw KVMError(name, result) }
             let count = min(Int(table.load(as: UInt32.self)), capacity)
             return (0..<count).map { i in
                 let entry = table.load(fromByteOffset: header + i * stride, as: kvm_cpuid_entry2.self)
@@ -30,7 +41,7 @@ enum KVMCPUID {
                     eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx)
             }
         }
-        throw KVMError("KVM_GET_SUPPORTED_CPUID", -E2BIG)
+        throw KVMError(name, -E2BIG)
     }
 
     /// Gives a vCPU, which has not run yet, its table. 0 or -errno.

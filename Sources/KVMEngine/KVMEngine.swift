@@ -14,7 +14,13 @@ public final class KVMEngine: Engine {
     private let dormancy: DormancyWatch
 
     /// Throws if this host's KVM refuses such a machine.
-    public init(_ parts: EngineParts, host: KVMHost, model: KVMProcessorModel) throws(KVMError) {
+    ///
+    /// `standIn` makes the processors in software for what KVM cannot carry out. With `takesKernel` they run the guest's whole kernel.
+    public init(
+        _ parts: EngineParts, host: KVMHost, model: KVMProcessorModel, takesKernel: Bool,
+        standIn: @escaping @Sendable (PrincipalEngine) throws -> any StandIn
+    ) throws(KVMError) {
+        let takesKernel = takesKernel && host.offersSyncRegisters
         guard parts.vcpuCount <= host.maximumVCPUs else {
             throw KVMError(
                 "--cpus \(parts.vcpuCount) is more than this host's KVM runs in one machine",
@@ -23,16 +29,31 @@ public final class KVMEngine: Engine {
         guard davit_kick_prepare() == 0 else { throw KVMError("sigaction", -errno) }
         let machine = try KVMVirtualMachine(host, memory: parts.memory)
         try machine.makeInterruptControllers()
-        let supported = try KVMCPUID.supported(host)
         let dormancy = DormancyWatch(vcpuCount: parts.vcpuCount, clock: parts.clock)
+        let substitution = Substitution(takesKernel: takesKernel, machine: machine, make: standIn)
+        if host.capability(KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0 { machine.reportEmulationFailures() }
         let shared = KVMShared(
-            host: host, machine: machine, io: parts.io, tscFrequency: model.tscFrequency, dormancy: dormancy)
+            host: host, machine: machine, io: parts.io, tscFrequency: model.tscFrequency,
+            dormancy: dormancy, substitution: substitution)
+        let supported = try KVMCPUID.supported(host)
         let start = davit_rdtsc()
         var vcpus: [KVMVCPU] = []
         for index in 0..<parts.vcpuCount {
             let table = model.entries(vcpu: index, supported: supported)
             vcpus.append(try KVMVCPU(index: index, shared: shared, cpuid: table, tscOffset: 0 &- start))
         }
+        substitution.principal = PrincipalEngine(
+            // What the kernel answers itself: its interrupt controllers and the PIT.
+            ports: [
+                PlatformLayout.Port.pic1, PlatformLayout.Port.pic2, PlatformLayout.Port.edgeLevelControl,
+                PlatformLayout.Port.pit, PlatformLayout.Port.systemControlB...PlatformLayout.Port.systemControlB,
+            ], pages: [PlatformLayout.MMIO.ioapic.rawValue],
+            cpuid: vcpus.map {
+                takesKernel
+                    ? model.kernelEntries(vcpu: $0.index, shown: $0.shownCPUID)
+                    : model.entries(vcpu: $0.index, supported: $0.shownCPUID)
+            },
+            start: 0 &- vcpus[0].tscOffset)
         self.vcpus = vcpus
         kvmVCPUs = vcpus
         interrupts = .wholeChip(

@@ -17,6 +17,21 @@ public struct KVMProcessorModel: Sendable {
         self.offersAll = offersAll
     }
 
+    /// What the guest's kernel has to be told where software runs it and KVM user mode: CPUID there is the host's own, AVX-512 with it, and
+    /// the kernel must save what its programs use. `shown` is what KVM shows whatever it was told.
+    func kernelEntries(vcpu: Int, shown: [CPUIDEntry]) -> [CPUIDEntry] {
+        var table = entries(vcpu: vcpu, supported: shown)
+        guard let head = shown.first(where: { $0.leaf == 0xD && $0.subleaf == 0 }),
+            head.eax & UInt32(XCR0.AVX512) == UInt32(XCR0.AVX512),
+            let i = table.firstIndex(where: { $0.leaf == 0xD && $0.subleaf == 0 })
+        else { return table }
+        table[i].eax |= UInt32(XCR0.AVX512)
+        table += shown.filter { $0.leaf == 0xD && (5...7).contains($0.subleaf) }
+        // AVX512F alone: enough for the kernel to save the state, too little to use it.
+        if let i = table.firstIndex(where: { $0.leaf == 7 && $0.subleaf == 0 }) { table[i].ebx |= 1 << 16 }
+        return table
+    }
+
     /// The table for one vCPU. `supported` is what KVM says it can.
     func entries(vcpu: Int, supported: [CPUIDEntry]) -> [CPUIDEntry] {
         let own = baseline[vcpu]
@@ -26,7 +41,12 @@ public struct KVMProcessorModel: Sendable {
             let kvm = supported.first { $0.leaf == entry.leaf && $0.subleaf == entry.subleaf }
             if entry.leaf == 0xD {
                 // Without XSAVE there are no components; with all features KVM's leaves stand below.
-                if hasXSAVE && !offersAll, let kvm { table.append(entry.intersection(kvm)) }
+                if hasXSAVE && !offersAll, let kvm {
+                    // Sizes and places stay as they are: those of the components that both have.
+                    var entry = entry
+                    if entry.subleaf <= 1 { entry.eax &= kvm.eax }
+                    table.append(entry)
+                }
                 continue
             }
             table.append(merge(entry, kvm ?? CPUIDEntry(leaf: entry.leaf)))

@@ -79,16 +79,9 @@ extension KVMVCPU {
         try set(DAVIT_KVM_SET_SREGS, "segments and control registers", &sregs)
         var regs = state.regs
         try set(DAVIT_KVM_SET_REGS, "general registers", &regs)
-        var debug = kvm_debugregs()
-        debug.db = (
-            state.debugRegisters[0], state.debugRegisters[1], state.debugRegisters[2], state.debugRegisters[3]
-        )
-        debug.dr6 = state.debugRegisters[4]
-        debug.dr7 = state.debugRegisters[5]
+        var debug = kvm_debugregs(state.debugRegisters)
         try set(DAVIT_KVM_SET_DEBUGREGS, "debugRegisters", &debug)
-        var xcrs = kvm_xcrs()
-        xcrs.nr_xcrs = 1
-        xcrs.xcrs.0.value = state.xcr0
+        var xcrs = kvm_xcrs(xcr0: state.xcr0)
         // A guest without XSAVE has the one value that it cannot change.
         if state.xcr0 != XCR0.x87 || readXCR0() != XCR0.x87 { try set(DAVIT_KVM_SET_XCRS, "xcr0", &xcrs) }
         try writeXSAVE(state.xsave)
@@ -114,9 +107,34 @@ extension KVMVCPU {
         try set(DAVIT_KVM_SET_MP_STATE, "activity", &mp)
     }
 
+    /// `kvm_run`'s copies of general, segment and control registers and events, for a vCPU that does not have them kept there.
+    func readSyncRegisters() {
+        let sync = davit_kvm_sync_regs(area)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_GET_REGS, &sync.pointee.regs)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_GET_SREGS, &sync.pointee.sregs)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_GET_VCPU_EVENTS, &sync.pointee.events)
+    }
+
+    func writeSyncRegisters() {
+        let sync = davit_kvm_sync_regs(area)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_SREGS, &sync.pointee.sregs)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_REGS, &sync.pointee.regs)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_VCPU_EVENTS, &sync.pointee.events)
+    }
+
+    func writeDebugRegisters(_ values: [UInt64]) {
+        var debug = kvm_debugregs(values)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_DEBUGREGS, &debug)
+    }
+
     // MARK: - Extended state
 
-    private func readXCR0() -> UInt64 {
+    func writeXCR0(_ value: UInt64) {
+        var xcrs = kvm_xcrs(xcr0: value)
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_XCRS, &xcrs)
+    }
+
+    func readXCR0() -> UInt64 {
         var xcrs = kvm_xcrs()
         let result = davit_kvm_with(descriptor, DAVIT_KVM_GET_XCRS, &xcrs)
         return result >= 0 && xcrs.nr_xcrs > 0 ? xcrs.xcrs.0.value : XCR0.x87
@@ -131,12 +149,13 @@ extension KVMVCPU {
             count = buffer.count
         }
         let inUse = bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 512, as: UInt64.self) }
-        // x87, SSE and AVX end at 832 (SDM vol. 1, 13.4, 13.5); what is in its initial state need not be kept.
-        let withoutAVX512: UInt64 = XCR0.x87 | XCR0.SSE | XCR0.AVX
-        return inUse & ~withoutAVX512 == 0 ? Array(bytes.prefix(1024)) : bytes
+        // x87, SSE and AVX end at 832, AVX-512 at 2688 at most (SDM vol. 1, 13.4, 13.5); what is in its initial state need not be kept.
+        let withAVX = XCR0.x87 | XCR0.SSE | XCR0.AVX
+        let size = inUse & ~withAVX == 0 ? 1024 : inUse & ~(withAVX | XCR0.AVX512) == 0 ? 2688 : bytes.count
+        return Array(bytes.prefix(size))
     }
 
-    private func writeXSAVE(_ bytes: [UInt8]) throws(InvalidVCPUState) {
+    func writeXSAVE(_ bytes: [UInt8]) throws(InvalidVCPUState) {
         let size = max(shared.host.xsaveSize, MemoryLayout<kvm_xsave>.size)
         let buffer = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
         defer { buffer.deallocate() }

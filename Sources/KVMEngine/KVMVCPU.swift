@@ -20,16 +20,39 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     let resetMSRs: [UInt32: UInt64]
 
     /// What a kick sets; owned by this object.
-    private let target: UnsafeMutablePointer<davit_kick_target>
+    let target: UnsafeMutablePointer<davit_kick_target>
+    // For `KVMVCPU+StandIn.swift`.
+    let substitution: Substitution
+    /// Guest TSC = host TSC + this.
+    private(set) var tscOffset: UInt64 = 0
+    /// What CPUID says when KVM answers.
+    private(set) var shownCPUID: [CPUIDEntry] = []
+    var turn = Turn.kvm
+    var isStepping = false
+    /// Single steps before software may have the vCPU again.
+    var stepsLeft = 0
+    /// Software has changed the guest's translations since KVM last dropped its own.
+    var translationsChanged = false
+    /// Of the last emulation failure, by the host's time-stamp counter.
+    var lastFailure: UInt64 = 0
+    /// The guest's interrupt table, which KVM does not get where software has the kernel.
+    var interruptTable = TableRegisterState()
+    /// As KVM was entered the last time.
+    var nmiWasBlocked = false
+    var userFlags: UInt64 = 0
+    /// Kicks the thread in `run`; -1 while there is none.
+    private var timer: Int64 = -1
+
     private let stopRequested = Atomic<Bool>(false)
     private let mustLook = Atomic<Bool>(false)
     /// The thread in `run`. Guards that it does not leave while it is being kicked.
     private let thread = Mutex<pthread_t?>(nil)
 
-    /// Guest TSC = host TSC + `tscOffset`.
+    /// Guest TSC = host TSC + `tscOffset`, where KVM can do that.
     init(index: Int, shared: KVMShared, cpuid: [CPUIDEntry], tscOffset: UInt64) throws(KVMError) {
         self.index = index
         self.shared = shared
+        self.substitution = shared.substitution
         let result = davit_kvm(shared.machine.descriptor, DAVIT_KVM_CREATE_VCPU, UInt(index))
         guard result >= 0 else { throw KVMError("KVM_CREATE_VCPU", result) }
         descriptor = result
@@ -53,13 +76,24 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
         // All stored properties are there: from here on `deinit` cleans up.
         guard hasAPIC >= 0 else { throw KVMError("KVM_GET_LAPIC", hasAPIC) }
         guard hasCPUID >= 0 else { throw KVMError("KVM_SET_CPUID2", hasCPUID) }
-        var offset = tscOffset
-        withUnsafeMutablePointer(to: &offset) { place in
+        shownCPUID = try KVMCPUID.shown(descriptor)
+        if substitution.takesKernel {
+            area.pointee.kvm_valid_regs = UInt64(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+        }
+        self.tscOffset = setTSCOffset(tscOffset)
+    }
+
+    /// Guest TSC less host TSC as it really is: KVM that does not trap RDTSC leaves it at 0 whatever it is told.
+    private func setTSCOffset(_ wanted: UInt64) -> UInt64 {
+        var offset = wanted
+        return withUnsafeMutablePointer(to: &offset) { place in
             var attribute = kvm_device_attr(
                 flags: 0, group: UInt32(KVM_VCPU_TSC_CTRL), attr: UInt64(KVM_VCPU_TSC_OFFSET),
                 addr: UInt64(UInt(bitPattern: place)))
-            // Older kernels leave every machine's counter at zero when it is made, which is the same but for the time that takes.
             _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_DEVICE_ATTR, &attribute)
+            if davit_kvm_with(descriptor, DAVIT_KVM_GET_DEVICE_ATTR, &attribute) >= 0 { return place.pointee }
+            // Kernels before 5.16 start every machine's counter at 0.
+            return timeStampCounter &- davit_rdtsc()
         }
     }
 
@@ -103,35 +137,55 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     func run() -> VCPUExit {
         davit_kick_receive(target)
         thread.withLock { $0 = pthread_self() }
+        if substitution.takesKernel {
+            timer = davit_kick_timer_create()
+            readSyncRegisters()
+            turn = turnAfterLook()
+        }
         defer {
             thread.withLock { $0 = nil }
+            if timer >= 0 { davit_kick_timer_delete(timer) }
+            settleInterruptTable()
+            timer = -1
             davit_kick_receive(nil)
         }
         while true {
-            // First the area, then the request: a kick in between shows in one of the two.
+            // First the area, then the requests: a kick in between shows in one of the two.
             area.pointee.immediate_exit = 0
             if stopRequested.exchange(false, ordering: .acquiring) {
                 finishAccess()
                 return .stopped
             }
-            if let exit = enter() { return exit }
+            if mustLook.exchange(false, ordering: .acquiring), let exit = lookForDormancy() { return exit }
+            if let exit = turn == .software ? runSoftware(.untilPlainUserMode) : enter() { return exit }
         }
     }
 
     /// KVM_RUN once, and what it returned for. Non-nil ends `run`.
     private func enter() -> VCPUExit? {
+        settleTranslations()
+        settleStepping()
         let result = davit_kvm(descriptor, DAVIT_KVM_RUN, 0)
         guard result >= 0 else {
             // EAGAIN: the vCPU was waiting for a SIPI and may go on.
             guard result == -EINTR || result == -EAGAIN else { return failure("KVM_RUN", result) }
-            return mustLook.exchange(false, ordering: .acquiring) ? lookForDormancy() : nil
+            // A step that did not come to pass is still due.
+            return nil
         }
         counts.exits &+= 1
         switch Int32(bitPattern: area.pointee.exit_reason) {
         case KVM_EXIT_IO: accessPort()
         case KVM_EXIT_MMIO: accessMMIO()
+        case KVM_EXIT_DEBUG:
+            stepsLeft -= 1
+            turn = turnAfterLook()
+            if stepsLeft > 0 && turn == .software { turn = .step }
         case KVM_EXIT_INTR, KVM_EXIT_IRQ_WINDOW_OPEN: break
+        case KVM_EXIT_SHUTDOWN where substitution.takesKernel:
+            return runSoftware(.untilPlainUserMode, cause: .shutdown)
         case KVM_EXIT_SHUTDOWN: return .tripleFault(report: saveState().report)
+        case KVM_EXIT_INTERNAL_ERROR where area.pointee.internal.suberror == UInt32(KVM_INTERNAL_ERROR_EMULATION):
+            return completeInstruction()
         case KVM_EXIT_INTERNAL_ERROR:
             return .failed(
                 report: "KVM cannot go on (KVM_EXIT_INTERNAL_ERROR, suberror \(area.pointee.internal.suberror))\n"
@@ -142,6 +196,11 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
         case let reason: return .failed(report: "KVM_RUN ended with reason \(reason)\n" + saveState().report)
         }
         return nil
+    }
+
+    /// A kick of this thread in `nanoseconds`, where there is anything to look for.
+    func setLook(_ nanoseconds: Int64) {
+        if timer >= 0 { davit_kick_timer_set(timer, nanoseconds) }
     }
 
     /// An instruction whose access was answered is complete only when KVM_RUN was entered again: do that much of it.
@@ -226,12 +285,25 @@ struct KVMShared: Sendable {
     /// Cycles per second of the guests' time-stamp counters.
     let tscFrequency: UInt64
     let dormancy: DormancyWatch
+    let substitution: Substitution
 }
 
 /// What a vCPU's run loop has counted.
 struct KVMStatistics {
     /// Returns of KVM_RUN that were not signals.
     var exits: UInt64 = 0
+    /// Instructions that KVM gave up on.
+    var emulationFailures: UInt64 = 0
+    /// Times that software took over, and instructions that it left to KVM.
+    var takeovers: UInt64 = 0
+    var declines: UInt64 = 0
+    /// Times that KVM was made to forget its translations.
+    var translationDrops: UInt64 = 0
 
-    var lines: [(name: String, value: UInt64)] { [("exits", exits)] }
+    var lines: [(name: String, value: UInt64)] {
+        [
+            ("exits", exits), ("emulation failures", emulationFailures), ("takeovers by software", takeovers),
+            ("instructions left to KVM", declines), ("translations dropped", translationDrops),
+        ]
+    }
 }

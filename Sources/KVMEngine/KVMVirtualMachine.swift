@@ -4,15 +4,20 @@ import CDavit
 import Glibc
 import GuestMemory
 import MachineModel
+import Synchronization
 
 /// A machine's descriptor and what hangs on it.
 final class KVMVirtualMachine: Sendable {
     let descriptor: Int32
-    private let memory: GuestMemory
+    let memory: GuestMemory
+    /// Guards the slot at `spareAddress`.
+    private let spareSlot = Mutex(())
 
     /// Where Intel's processors want three pages for real mode, and one more: below the firmware's place, where nothing else is.
     private static let taskStateAddress: UInt = 0xFFFB_D000
     private static let identityMapAddress: UInt64 = 0xFFFB_C000
+    /// A page where nothing is.
+    private static let spareAddress: UInt64 = 0xFFFB_B000
 
     init(_ host: KVMHost, memory: GuestMemory) throws(KVMError) {
         self.memory = memory
@@ -29,16 +34,20 @@ final class KVMVirtualMachine: Sendable {
                 "this host's KVM has \(host.memorySlots) memory slots, too few for this machine",
                 mend: "use --engine soft")
         }
-        for (number, region) in memory.regions.enumerated() {
-            var slot = kvm_userspace_memory_region(
-                slot: UInt32(number), flags: 0, guest_phys_addr: region.start.rawValue, memory_size: region.size,
-                userspace_addr: UInt64(UInt(bitPattern: memory.base)) + region.start.rawValue)
-            try require(
-                "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot))
-        }
+        for number in memory.regions.indices { try setSlot(number, flags: 0) }
     }
 
     deinit { close(descriptor) }
+
+    /// Makes the memory slot of a region of RAM, or changes its flags.
+    func setSlot(_ number: Int, flags: UInt32) throws(KVMError) {
+        let region = memory.regions[number]
+        var slot = kvm_userspace_memory_region(
+            slot: UInt32(number), flags: flags, guest_phys_addr: region.start.rawValue, memory_size: region.size,
+            userspace_addr: UInt64(UInt(bitPattern: memory.base)) + region.start.rawValue)
+        try require(
+            "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot))
+    }
 
     /// The 8259s, the I/O APIC and a local APIC for each vCPU, then the PIT, all in the kernel. To be called before vCPUs are made.
     func makeInterruptControllers() throws(KVMError) {
@@ -81,6 +90,30 @@ final class KVMVirtualMachine: Sendable {
             table.storeBytes(of: entry, toByteOffset: header + i * stride, as: kvm_irq_routing_entry.self)
         }
         try require("KVM_SET_GSI_ROUTING", davit_kvm_with(descriptor, DAVIT_KVM_SET_GSI_ROUTING, table))
+    }
+
+    // MARK: - What stand-ins need
+
+    /// Emulation failures at any privilege level come back from KVM_RUN, instead of some as #UD to the guest.
+    func reportEmulationFailures() {
+        var capability = kvm_enable_cap()
+        capability.cap = UInt32(KVM_CAP_EXIT_ON_EMULATION_FAILURE)
+        capability.args.0 = 1
+        // Without it the guest sees #UD at CPL 3, as it would without Davit.
+        _ = davit_kvm_with(descriptor, DAVIT_KVM_ENABLE_CAP, &capability)
+    }
+
+    /// Has KVM forget every translation of guest addresses: its shadow page tables do not follow writes that come from outside. Taking
+    /// any memory slot away does that.
+    func dropTranslations() {
+        var slot = kvm_userspace_memory_region(
+            slot: UInt32(memory.regions.count), flags: UInt32(KVM_MEM_READONLY), guest_phys_addr: Self.spareAddress,
+            memory_size: GuestMemory.pageSize, userspace_addr: UInt64(UInt(bitPattern: memory.base)))
+        spareSlot.withLock { _ in
+            _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot)
+            slot.memory_size = 0
+            _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot)
+        }
     }
 
     func setLine(_ gsi: Int, _ level: Bool) {

@@ -102,3 +102,21 @@ extension SegmentState {
             unusable: bit(7) ^ 1, padding: 0)
     }
 }
+
+extension kvm_debugregs {
+    /// DR0-DR3, DR6, DR7.
+    init(_ values: [UInt64]) {
+        self.init()
+        db = (values[0], values[1], values[2], values[3])
+        dr6 = values[4]
+        dr7 = values[5]
+    }
+}
+
+extension kvm_xcrs {
+    init(xcr0: UInt64) {
+        self.init()
+        nr_xcrs = 1
+        xcrs.0.value = xcr0
+    }
+}

@@ -5,15 +5,33 @@ import X86
 // Saved state: all of it is judged before any of it is taken.
 extension SoftVCPU {
     func saveState() -> VCPUState {
-        let cpu = interpreter.cpu.pointee
-        let segments = interpreter.segments
+        var state = interpreter.saveState(msrs: interpreter.savedMSRs)
+        state.cr8 = apic.cr8
+        state.apicBase = apic.base
+        state.localAPIC = apic.savePage()
+        return state
+    }
+
+    func restore(_ state: VCPUState) throws(InvalidVCPUState) {
+        try interpreter.check(state)
+        let deadline = state.modelSpecificRegisters[MSR.TSC_DEADLINE] ?? 0
+        // The only part that can still refuse, before anything has changed.
+        try apic.restore(page: state.localAPIC, base: state.apicBase, tscDeadline: deadline)
+        interpreter.load(state)
+    }
+}
+
+extension Interpreter {
+    /// All but the local APIC, with these MSRs.
+    func saveState(msrs: [UInt32]) -> VCPUState {
+        let cpu = self.cpu.pointee
         func segment(_ index: davit_segment_index) -> SegmentState {
             let segment = segments[Int(index.rawValue)]
             return SegmentState(
                 selector: segment.selector, attributes: segment.attributes, limit: segment.limit, base: segment.base)
         }
         var state = VCPUState()
-        for i in 0..<16 { state.generalRegisters[i] = interpreter.gpr[i] }
+        for i in 0..<16 { state.generalRegisters[i] = gpr[i] }
         state.rip = cpu.rip
         state.rflags = cpu.rflags
         state.es = segment(DAVIT_ES)
@@ -30,18 +48,16 @@ extension SoftVCPU {
         state.cr2 = cpu.cr2
         state.cr3 = cpu.cr3
         state.cr4 = cpu.cr4
-        state.cr8 = apic.cr8
         state.efer = cpu.efer
         state.xcr0 = cpu.xcr0
-        let dr = davit_cpu_dr(interpreter.cpu)
+        let dr = davit_cpu_dr(self.cpu)
         state.debugRegisters = [dr[0], dr[1], dr[2], dr[3], dr[6], dr[7]]
-        for number in interpreter.savedMSRs { state.modelSpecificRegisters[number] = try? interpreter.readMSR(number) }
-        state.apicBase = apic.base
-        state.timeStampCounter = interpreter.guestTSC
-        state.xsave = [UInt8](
-            UnsafeRawBufferPointer(start: davit_cpu_xsave(interpreter.cpu), count: Int(DAVIT_XSAVE_SIZE)))
-        state.localAPIC = apic.savePage()
-        let system = interpreter.system.pointee
+        for number in msrs { state.modelSpecificRegisters[number] = try? readMSR(number) }
+        state.timeStampCounter = guestTSC
+        prepareImage()
+        let size = opaqueComponents.isEmpty ? 1024 : Int(DAVIT_XSAVE_SIZE)
+        state.xsave = [UInt8](UnsafeRawBufferPointer(start: xsave, count: size))
+        let system = self.system.pointee
         state.activity = system.waitsForSIPI ? .waitingForSIPI : cpu.halted != 0 ? .halted : .running
         state.interruptShadow = UInt8(truncatingIfNeeded: cpu.shadow)
         state.nmiBlocked = system.nmiBlocked
@@ -49,15 +65,8 @@ extension SoftVCPU {
         return state
     }
 
-    func restore(_ state: VCPUState) throws(InvalidVCPUState) {
-        try check(state)
-        let deadline = state.modelSpecificRegisters[MSR.TSC_DEADLINE] ?? 0
-        // The only part that can still refuse, before anything has changed.
-        try apic.restore(page: state.localAPIC, base: state.apicBase, tscDeadline: deadline)
-        interpreter.load(state)
-    }
-
-    private func check(_ state: VCPUState) throws(InvalidVCPUState) {
+    /// Throws unless a CPU could be in this state.
+    func check(_ state: VCPUState) throws(InvalidVCPUState) {
         func require(_ condition: Bool, _ what: @autoclosure () -> String) throws(InvalidVCPUState) {
             if !condition { throw InvalidVCPUState(what()) }
         }
@@ -71,18 +80,18 @@ extension SoftVCPU {
         try require(cr0 >> 32 == 0, "cr0: reserved bits")
         try require(cr0 & CR0.PG == 0 || cr0 & CR0.PE != 0, "cr0: PG without PE")
         try require(cr0 & CR0.NW == 0 || cr0 & CR0.CD != 0, "cr0: NW without CD")
-        try require(state.cr4 & ~interpreter.writableCR4 == 0, "cr4: bits that this CPU does not have")
-        try require(state.efer & ~interpreter.writableEFER == 0, "efer: bits that this CPU does not have")
+        try require(state.cr4 & ~writableCR4 == 0, "cr4: bits that this CPU does not have")
+        try require(state.efer & ~writableEFER == 0, "efer: bits that this CPU does not have")
         let isLong = state.efer & EFER.LMA != 0
         try require(
             isLong == (state.efer & EFER.LME != 0 && cr0 & CR0.PG != 0), "efer: LMA does not follow from LME and CR0.PG"
         )
         try require(!isLong || state.cr4 & CR4.PAE != 0, "cr4: long mode without PAE")
         try require(state.cr4 & CR4.PCIDE == 0 || isLong, "cr4: PCIDE outside long mode")
-        try require(state.cr3 >> interpreter.physicalAddressBits == 0, "cr3: past the physical address space")
+        try require(state.cr3 >> physicalAddressBits == 0, "cr3: past the physical address space")
         try require(state.cr8 <= 15, "cr8: \(state.cr8)")
         try require(
-            state.xcr0 & ~interpreter.cpuid.offeredXCR0 == 0 && state.xcr0 & XCR0.x87 != 0
+            state.xcr0 & ~offeredXCR0 == 0 && state.xcr0 & XCR0.x87 != 0
                 && (state.xcr0 & XCR0.AVX == 0 || state.xcr0 & XCR0.SSE != 0), "xcr0: no such set of components")
         try require(
             state.debugRegisters[4] >> 32 == 0 && state.debugRegisters[5] >> 32 == 0, "debugRegisters: reserved bits")
@@ -96,20 +105,20 @@ extension SoftVCPU {
         try require(state.interruptShadow <= 2, "interruptShadow: \(state.interruptShadow)")
         for (number, value) in state.modelSpecificRegisters {
             try require(
-                interpreter.accepts(msr: number, value), "MSR 0x\(String(number, radix: 16)): unknown, or no such value"
+                accepts(msr: number, value), "MSR 0x\(String(number, radix: 16)): unknown, or no such value"
             )
         }
     }
-}
 
-extension Interpreter {
     /// MSRs that a saved state has beside those in fields of their own.
     var savedMSRs: [UInt32] {
         [
             MSR.TSC_ADJUST, MSR.SYSENTER_CS, MSR.SYSENTER_ESP, MSR.SYSENTER_EIP, MSR.PAT, MSR.TSC_DEADLINE, MSR.STAR,
             MSR.LSTAR, MSR.CSTAR, MSR.SFMASK, MSR.KERNEL_GS_BASE, MSR.TSC_AUX, KVMInterface.systemTimeMSR,
             KVMInterface.wallClockMSR,
-        ] + (isAMD ? [] : [MSR.MISC_ENABLE]) + storedMSRs.map(\.number)
+        ] + (isAMD ? [] : [MSR.MISC_ENABLE])
+            // What has its value after RESET need not be told, and other engines may not know it.
+            + storedMSRs.indices.filter { storedValues[$0] != storedMSRs[$0].reset }.map { storedMSRs[$0].number }
     }
 
     /// The MSR is one of `savedMSRs` (or harmless because it has a field of its own), and can hold the value.
@@ -216,14 +225,12 @@ extension Interpreter {
 
     /// Empty: the state after RESET (SDM vol. 1, 13.4; the control word as FNINIT leaves it).
     private func loadExtendedState(_ bytes: [UInt8]) {
-        let area = UnsafeMutableRawPointer(davit_cpu_xsave(cpu))
         // Safe: the area has DAVIT_XSAVE_SIZE bytes, and `check` admits no more.
-        area.initializeMemory(as: UInt8.self, repeating: 0, count: Int(DAVIT_XSAVE_SIZE))
-        if bytes.isEmpty {
-            area.storeBytes(of: 0x37F, toByteOffset: 0, as: UInt16.self)
-            area.storeBytes(of: 0x1F80, toByteOffset: 24, as: UInt32.self)
-        } else {
-            for (i, byte) in bytes.enumerated() { area.storeBytes(of: byte, toByteOffset: i, as: UInt8.self) }
+        xsave.initializeMemory(as: UInt8.self, repeating: 0, count: Int(DAVIT_XSAVE_SIZE))
+        xsave.storeBytes(of: 0x37F, toByteOffset: 0, as: UInt16.self)
+        xsave.storeBytes(of: 0x1F80, toByteOffset: 24, as: UInt32.self)
+        if !bytes.isEmpty {
+            bytes.withUnsafeBytes { takeImage(UnsafeRawBufferPointer($0)) }
         }
     }
 }

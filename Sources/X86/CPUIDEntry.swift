@@ -21,14 +21,4 @@ public struct CPUIDEntry: Equatable, Sendable, BitwiseCopyable {
         self.ecx = ecx
         self.edx = edx
     }
-
-    /// The bits that both have; leaf and subleaf are this entry's.
-    public func intersection(_ other: CPUIDEntry) -> CPUIDEntry {
-        var result = self
-        result.eax &= other.eax
-        result.ebx &= other.ebx
-        result.ecx &= other.ecx
-        result.edx &= other.edx
-        return result
-    }
 }

@@ -75,4 +75,6 @@ public enum XCR0 {
     public static let x87: UInt64 = 1 << 0
     public static let SSE: UInt64 = 1 << 1
     public static let AVX: UInt64 = 1 << 2
+    /// Opmask, ZMM_Hi256 and Hi16_ZMM.
+    public static let AVX512: UInt64 = 7 << 5
 }

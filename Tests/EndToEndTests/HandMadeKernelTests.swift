@@ -47,7 +47,7 @@ import Testing
         #expect(text.lowercased().contains("rip"))
     }
 
-    @Test(arguments: ["soft"]) func jumpIntoNowhereIsATripleFault(engine: String) {
+    @Test(arguments: TestEngine.all) func jumpIntoNowhereIsATripleFault(engine: String) {
         // mov eax, 0xb0000000; jmp eax: no RAM is there, and there is no interrupt table
         let (status, _) = run(engine, [0xB8, 0, 0, 0, 0xB0, 0xFF, 0xE0])
         #expect(status == 81)

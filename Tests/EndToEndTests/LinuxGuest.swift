@@ -18,12 +18,12 @@ enum LinuxGuest {
 
     /// davit with a Linux guest that has just been switched on.
     static func start(
-        kernel: String = kernel61, commandLine: String = "console=ttyS0 quiet", streams: DavitProcess.Streams = .pipes,
-        cpus: Int = 1, _ more: String...
+        engine: String = "soft", kernel: String = kernel61, commandLine: String = "console=ttyS0 quiet",
+        streams: DavitProcess.Streams = .pipes, cpus: Int = 1, _ more: String...
     ) -> DavitProcess {
         DavitProcess(
             [
-                "run", "--engine", "soft", "--kernel", kernel, "--initrd", initramfs, "--cmdline", commandLine,
+                "run", "--engine", engine, "--kernel", kernel, "--initrd", initramfs, "--cmdline", commandLine,
                 "--memory", "512M", "--cpus", "\(cpus)",
             ] + more, streams: streams)
     }

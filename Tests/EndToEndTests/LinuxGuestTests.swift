@@ -24,6 +24,16 @@ struct LinuxGuestTests {
         #expect(davit.waitForExit(seconds: 60) == 0)
     }
 
+    @Test(.enabled(if: TestEngine.hasKVM), arguments: [LinuxGuest.kernel61, LinuxGuest.kernel612])
+    func bootsToAShellOnKVM(kernel: String) {
+        let davit = LinuxGuest.start(engine: "kvm", kernel: kernel)
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        davit.type("ls /bin | wc -l; sleep 1; echo T$((40+2))T\n")
+        #expect(davit.waitFor("\r\nT42T", seconds: 60))
+        davit.type("poweroff -f\n")
+        #expect(davit.waitForExit(seconds: 60) == 0)
+    }
+
     @Test(arguments: [LinuxGuest.vmlinux61, LinuxGuest.vmlinux612])
     func bootsAsELFThroughPVH(kernel: String) {
         let davit = LinuxGuest.start(

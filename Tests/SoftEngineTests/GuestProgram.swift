@@ -1,3 +1,4 @@
+import DavitTesting
 import Foundation
 import GuestMemory
 import HostLinux
@@ -158,31 +159,7 @@ final class GuestProgram {
         set { try! memory.write(newValue, at: GuestPhysicalAddress(address)) }
     }
 
-    /// Assembles for `start` with the host's `as` (AT&T syntax is off: Intel's without prefixes).
-    static func assemble(_ source: String) throws -> [UInt8] {
-        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
-        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: directory) }
-        let text = ".intel_syntax noprefix\n.code16\n.text\n" + source + "\n"
-        let file = directory.appendingPathComponent("guest.s")
-        try text.write(to: file, atomically: true, encoding: .utf8)
-        func tool(_ arguments: [String]) throws {
-            let process = Process()
-            process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-            process.arguments = arguments
-            process.currentDirectoryURL = directory
-            try process.run()
-            process.waitUntilExit()
-            if process.terminationStatus != 0 { throw AssemblyFailed(source: source) }
-        }
-        try tool(["as", "--64", "-o", "guest.o", "guest.s"])
-        try tool([
-            "ld", "-m", "elf_x86_64", "-Ttext=0x1000", "--oformat=binary", "-e", "0", "-o", "guest.bin", "guest.o",
-        ])
-        return [UInt8](try Data(contentsOf: directory.appendingPathComponent("guest.bin")))
-    }
-
-    struct AssemblyFailed: Error { let source: String }
+    static func assemble(_ source: String) throws -> [UInt8] { try GuestAssembler.assemble(source, at: start) }
 }
 
 final class LogLines: Sendable {

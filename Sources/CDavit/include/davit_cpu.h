@@ -48,7 +48,8 @@ enum davit_tlb_mode {
 };
 
 // Extended state in the standard (non-compacted) XSAVE layout: legacy area 0-511, header 512-575, AVX at 576.
-#define DAVIT_XSAVE_SIZE 1024
+// Behind them AVX-512's, which a processor that stands in for KVM's keeps for its guest.
+#define DAVIT_XSAVE_SIZE 2688
 
 #define DAVIT_JUMP_ENTRIES 2048
 
@@ -236,6 +237,7 @@ static inline void davit_cpu_request(davit_cpu *_Nonnull cpu, uint32_t bits) {
 static inline void davit_cpu_served(davit_cpu *_Nonnull cpu, uint32_t bits) {
     __atomic_fetch_and(&cpu->exit_request, ~bits, __ATOMIC_SEQ_CST);
 }
+static inline volatile uint32_t *_Nonnull davit_cpu_request_word(davit_cpu *_Nonnull cpu) { return &cpu->exit_request; }
 static inline uint32_t davit_cpu_requests(const davit_cpu *_Nonnull cpu) {
     return __atomic_load_n(&cpu->exit_request, __ATOMIC_ACQUIRE);
 }

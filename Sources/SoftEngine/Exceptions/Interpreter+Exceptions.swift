@@ -5,6 +5,11 @@ import X86
 extension Interpreter {
     /// Delivers a fault of the instruction at `cpu.rip`. Returns false if the CPU shuts down: a triple fault.
     func raise(_ fault: GuestFault) -> Bool {
+        if fault == .declined {
+            system.pointee.hasDeclined = true
+            davit_cpu_request(cpu, DAVIT_EXIT_STOP.rawValue)
+            return true
+        }
         var current = fault
         system.pointee.exceptions &+= 1
         traceException(fault)
@@ -20,7 +25,8 @@ extension Interpreter {
                 try deliver(event)
                 return true
             } catch {
-                if current.vector == ExceptionVector.DF.rawValue { return false }
+                // Interrupt table or stack in registers of another engine's: there is no going on from there.
+                if current.vector == ExceptionVector.DF.rawValue || error == .declined { return false }
                 current = Self.combine(current, error)
             }
         }

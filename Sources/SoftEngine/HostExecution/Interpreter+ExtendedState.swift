@@ -9,8 +9,18 @@ extension Interpreter {
         case standard, optimized, compacted
     }
 
-    /// A part of an XSAVE area, in bytes.
-    private typealias Part = (offset: Int, count: Int)
+    /// A part of an XSAVE area and its place in the image in `davit_cpu`, in bytes.
+    private struct Part {
+        let offset: Int
+        let count: Int
+        let image: Int
+
+        init(_ offset: Int, _ count: Int, image: Int? = nil) {
+            self.offset = offset
+            self.count = count
+            self.image = image ?? offset
+        }
+    }
 
     private static let headerOffset = 512
     private static let compactedBit: UInt64 = 1 << 63
@@ -45,7 +55,7 @@ extension Interpreter {
         prepareLegacyArea(hasLongPointers: instruction.prefixes.contains(.w))
         // Access to the whole area is wanted, from its end.
         _ = try hostPointerForWrite(linear: linear &+ 511, size: 1)
-        try storeParts([(0, 160 + vectorBytes)], linear: linear)
+        try storeParts([Part(0, 160 + vectorBytes)], linear: linear)
     }
 
     func restoreFXState(_ instruction: borrowing Instruction) throws(GuestFault) {
@@ -108,6 +118,36 @@ extension Interpreter {
         cpu.pointee.fpu_dp &= 0xFFFF_FFFF
     }
 
+    // MARK: The image as others see it
+
+    /// Makes `davit_cpu.xsave` a whole area in the standard layout.
+    func prepareImage() {
+        publishX87Pointers()
+        xsave.storeBytes(of: componentsInUse, toByteOffset: Self.headerOffset, as: UInt64.self)
+        (xsave + Self.headerOffset + 8).initializeMemory(as: UInt8.self, repeating: 0, count: 56)
+    }
+
+    /// Takes an area in the standard layout over, into an image in its initial state.
+    func takeImage(_ area: UnsafeRawBufferPointer) {
+        guard let start = area.baseAddress, area.count >= 576 else { return }
+        let present = area.loadUnaligned(fromByteOffset: Self.headerOffset, as: UInt64.self)
+        func take(_ offset: Int, _ count: Int) {
+            if offset + count <= area.count { (xsave + offset).copyMemory(from: start + offset, byteCount: count) }
+        }
+        if present & XCR0.x87 != 0 {
+            take(0, 24)
+            take(32, 128)
+            adoptX87Pointers()
+        } else {
+            forgetX87Pointers()
+        }
+        if present & (XCR0.SSE | XCR0.AVX) != 0 { take(24, 4) }
+        if present & XCR0.SSE != 0 { take(160, 256) }
+        if present & XCR0.AVX != 0 { take(576, 256) }
+        for component in opaqueComponents where present & component.bit != 0 { take(component.offset, component.size) }
+        davit_fpu_normalize(davit_cpu_xsave(cpu))
+    }
+
     // MARK: XSAVE
 
     /// EDX:EAX and XCR0: the components that are asked for.
@@ -130,24 +170,29 @@ extension Interpreter {
         if form == .compacted {
             header.storeBytes(of: requested & inUse, as: UInt64.self)
             header.storeBytes(of: requested | Self.compactedBit, toByteOffset: 8, as: UInt64.self)
-            parts.append((Self.headerOffset, 16))
+            parts.append(Part(Self.headerOffset, 16))
         } else {
             let old = try load(UInt64.self, linear: linear &+ UInt64(Self.headerOffset))
             header.storeBytes(of: old & ~requested | requested & inUse, as: UInt64.self)
-            parts.append((Self.headerOffset, 8))
+            parts.append(Part(Self.headerOffset, 8))
         }
         let saved = form == .standard ? requested : requested & inUse
         prepareLegacyArea(hasLongPointers: instruction.prefixes.contains(.w))
         if saved & XCR0.x87 != 0 {
-            parts.append((0, 24))
-            parts.append((32, 128))
+            parts.append(Part(0, 24))
+            parts.append(Part(32, 128))
         }
         let mxcsrOwners = form == .compacted ? saved & XCR0.SSE : requested & (XCR0.SSE | XCR0.AVX)
-        if mxcsrOwners != 0 { parts.append((24, 8)) }
-        if saved & XCR0.SSE != 0 { parts.append((160, vectorBytes)) }
+        if mxcsrOwners != 0 { parts.append(Part(24, 8)) }
+        if saved & XCR0.SSE != 0 { parts.append(Part(160, vectorBytes)) }
         if saved & XCR0.AVX != 0 {
             _ = try hostPointerForWrite(linear: linear &+ 831, size: 1)
-            parts.append((576, vectorBytes))
+            parts.append(Part(576, vectorBytes))
+        }
+        for component in opaqueComponents where saved & component.bit != 0 {
+            let offset =
+                form == .compacted ? compactedOffset(of: component, among: requested) : component.offset
+            parts.append(Part(offset, component.size, image: component.offset))
         }
         try storeParts(parts, linear: linear)
     }
@@ -163,6 +208,7 @@ extension Interpreter {
         }
         if !isZero(160, 256) || mxcsr != Self.mxcsrDefault { inUse |= XCR0.SSE }
         if !isZero(576, 256) { inUse |= XCR0.AVX }
+        for component in opaqueComponents where !isZero(component.offset, component.size) { inUse |= component.bit }
         return inUse
     }
 
@@ -206,6 +252,7 @@ extension Interpreter {
             newMXCSR = area.load(fromByteOffset: 24, as: UInt32.self)
         }
         if let newMXCSR, newMXCSR & ~host.mxcsrMask != 0 { throw .generalProtection }
+        try restoreOpaqueComponents(requested, present: present, layout: layout, linear: linear)
         let upper = loadsAVX && present & XCR0.AVX != 0 ? try loadUpperHalves(linear) : nil
 
         let bytes = vectorBytes
@@ -222,6 +269,27 @@ extension Interpreter {
         if let newMXCSR { xsave.storeBytes(of: newMXCSR, toByteOffset: 24, as: UInt32.self) }
         if loadsAVX { copyOrClear(576, from: upper, count: bytes) }
         davit_fpu_normalize(davit_cpu_xsave(cpu))
+    }
+
+    /// Components beyond AVX. All are read before one is taken.
+    private func restoreOpaqueComponents(
+        _ requested: UInt64, present: UInt64, layout: UInt64, linear: UInt64
+    ) throws(GuestFault) {
+        guard requested & ~(XCR0.x87 | XCR0.SSE | XCR0.AVX) != 0 else { return }
+        let isCompacted = layout & Self.compactedBit != 0
+        for isDryRun in [true, false] {
+            for component in opaqueComponents where requested & component.bit != 0 {
+                let offset = isCompacted ? compactedOffset(of: component, among: layout) : component.offset
+                for at in stride(from: 0, to: component.size, by: 8) {
+                    let value =
+                        present & component.bit == 0
+                        ? 0 : try load(UInt64.self, linear: linear &+ UInt64(offset &+ at))
+                    if !isDryRun {
+                        xsave.storeBytes(of: value, toByteOffset: component.offset &+ at, as: UInt64.self)
+                    }
+                }
+            }
+        }
     }
 
     /// FNINIT's state with empty registers of zero: that of RESET is other.
@@ -267,11 +335,11 @@ extension Interpreter {
         for part in parts {
             let start = linear &+ UInt64(part.offset)
             if let place = try hostPointerForWrite(linear: start, size: part.count) {
-                place.copyMemory(from: xsave + part.offset, byteCount: part.count)
+                place.copyMemory(from: xsave + part.image, byteCount: part.count)
                 continue
             }
             for at in stride(from: 0, to: part.count, by: 8) {
-                try store(xsave.load(fromByteOffset: part.offset + at, as: UInt64.self), linear: start &+ UInt64(at))
+                try store(xsave.load(fromByteOffset: part.image + at, as: UInt64.self), linear: start &+ UInt64(at))
             }
         }
     }

@@ -18,6 +18,15 @@ struct GuestFault: Error, BitwiseCopyable, Equatable {
         self.errorCode = errorCode
     }
 
+    /// Not the guest's at all: a processor that stands in for another engine's leaves the instruction to that one.
+    static var declined: GuestFault { GuestFault(unarchitectural: 0xFF) }
+
+    private init(unarchitectural vector: UInt8) {
+        self.vector = vector
+        hasErrorCode = false
+        errorCode = 0
+    }
+
     static var invalidOpcode: GuestFault { GuestFault(.UD) }
     static var deviceNotAvailable: GuestFault { GuestFault(.NM) }
     static var divideError: GuestFault { GuestFault(.DE) }

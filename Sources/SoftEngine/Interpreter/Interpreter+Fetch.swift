@@ -87,6 +87,7 @@ extension Interpreter {
             gates.dropWriteTags(exceptOf: gate)
             if gate.enter() { serveFlushRequests() }
         }
+        if system.pointee.standsIn { code.observer.willCache(page: physical >> 12) }
     }
 
     private func decodeBlock(

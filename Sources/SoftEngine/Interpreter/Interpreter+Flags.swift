@@ -29,6 +29,7 @@ extension Interpreter {
     /// IN, OUT, INS and OUTS may use `size` ports from `port` on: by IOPL, else by the task's bitmap (SDM vol. 1, 19.5).
     /// Throws #GP(0).
     func checkIOPermission(port: UInt16, size: UInt8) throws(GuestFault) {
+        if system.pointee.standsIn { try declinePort(port, size: size) }
         guard isProtected, isVirtual8086 || cpu.pointee.cpl > iopl else {
             return notePortBreakpoints(port: port, size: size)
         }

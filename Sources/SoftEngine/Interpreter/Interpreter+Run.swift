@@ -53,6 +53,13 @@ extension Interpreter {
         return .goOn
     }
 
+    /// One instruction, whatever asks for attention. False after a triple fault.
+    func runOne() -> Bool {
+        enterGuest()
+        defer { gate?.leave() }
+        return step()
+    }
+
     /// Runs one block, or its first instructions. False after a triple fault.
     @inline(__always)
     func runBlock(atMost most: Int) -> Bool {
@@ -112,7 +119,7 @@ extension Interpreter {
             cpu.pointee.rip = cpu.pointee.next_rip
             if cpu.pointee.rip != next { recordBranch(from: rip, to: cpu.pointee.rip) }
         } catch {
-            cpu.pointee.shadow = 0
+            cpu.pointee.shadow = error == .declined ? shadow : 0
             system.pointee.debugTraps = 0
             finishCodeWrite()
             return raise(error)

@@ -88,6 +88,8 @@ extension Interpreter {
         case .hlt:
             try requireSupervisor()
             cpu.pointee.halted = 1
+            // The other engine's interrupt controller knows what will end it.
+            if system.pointee.standsIn { davit_cpu_request(cpu, DAVIT_EXIT_STOP.rawValue) }
             system.pointee.blockEnd = 0
         case .invlpg: try invalidatePage(instruction)
         case .invpcid: try invalidatePCID(instruction)
@@ -111,7 +113,9 @@ extension Interpreter {
             try requireSupervisor()
             guard gpr[GeneralRegister.RCX] & 0xFFFF_FFFF == 0 else { throw .generalProtection }
             try writeXCR0(edxEAX)
-        case .vmcall, .vmmcall: hypercall()
+        case .vmcall, .vmmcall:
+            try declineInstruction()
+            hypercall()
         default: try executeOnHost(instruction)
         }
     }
@@ -199,8 +203,10 @@ extension Interpreter {
         try requireSupervisor()
         let size = instruction.operandSize
         if instruction.operation == .movFromCR {
+            if instruction.reg == 8 { try declineInstruction() }
             return writeRegister(instruction.rm, size: size, rex: true, readControlRegister(instruction.reg))
         }
+        if instruction.reg == 8 { try declineInstruction() }
         try writeControlRegister(instruction.reg, readRegister(instruction.rm, size: size, rex: true))
     }
 
@@ -227,9 +233,12 @@ extension Interpreter {
     }
 
     private func identify() {
-        let answer = cpuid.answer(
-            leaf: UInt32(truncatingIfNeeded: gpr[GeneralRegister.RAX]),
-            subleaf: UInt32(truncatingIfNeeded: gpr[GeneralRegister.RCX]), cpu: cpu, apicID: apicID)
+        let leaf = UInt32(truncatingIfNeeded: gpr[GeneralRegister.RAX])
+        let subleaf = UInt32(truncatingIfNeeded: gpr[GeneralRegister.RCX])
+        let answer =
+            system.pointee.standsIn
+            ? foreignAnswer(leaf: leaf, subleaf: subleaf)
+            : cpuid.answer(leaf: leaf, subleaf: subleaf, cpu: cpu, apicID: apicID)
         gpr[GeneralRegister.RAX] = UInt64(answer.eax)
         gpr[GeneralRegister.RBX] = UInt64(answer.ebx)
         gpr[GeneralRegister.RCX] = UInt64(answer.ecx)

@@ -1,6 +1,7 @@
 import CDavit
 import GuestMemory
 import MachineModel
+import X86
 
 /// Carries out one vCPU's instructions one by one: complete and exact, the reference for the translator.
 ///
@@ -50,6 +51,14 @@ final class Interpreter {
     /// Null for an interpreter that runs without interrupts.
     let apic: LocalAPIC?
     let apicID: UInt32
+    /// What belongs to the engine that this interpreter stands in for; null if it is the machine's own.
+    let foreign: PrincipalEngine?
+    /// CPUID as that engine has it, for this vCPU.
+    let foreignCPUID: [CPUIDEntry]
+    /// Components of extended state that this processor keeps for that engine's guest without knowing what is in them.
+    let opaqueComponents: [OpaqueComponent]
+    /// Components that XCR0 may enable.
+    let offeredXCR0: UInt64
     /// Null in tests that need no time of day.
     let clock: (any VMClock)?
     let start: MachineStart
@@ -68,7 +77,8 @@ final class Interpreter {
     init(
         memory: GuestMemory, io: any GuestIO, code: CodeMap, cpuid: CPUModel, apic: LocalAPIC? = nil,
         clock: (any VMClock)? = nil, start: MachineStart = MachineStart(),
-        gates: VCPUGates? = nil, trace: TraceOptions = [], log: @escaping @Sendable (String) -> Void = { _ in }
+        gates: VCPUGates? = nil, foreign: PrincipalEngine? = nil, foreignIndex: Int = 0, trace: TraceOptions = [],
+        log: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         // While translated code runs, the host's RSP points at the state: the page before it takes the few pushes.
         let byteCount = Self.stackSize + MemoryLayout<davit_cpu>.stride
@@ -95,10 +105,15 @@ final class Interpreter {
         for i in storedMSRs.indices { (storedValues + i).initialize(to: storedMSRs[i].reset) }
         self.apic = apic
         apicID = apic?.id ?? 0
+        self.foreign = foreign
+        foreignCPUID = foreign?.cpuid[foreignIndex] ?? []
+        opaqueComponents = OpaqueComponent.all(foreignCPUID)
+        offeredXCR0 = cpuid.offeredXCR0 | opaqueComponents.reduce(0) { $0 | $1.bit }
         self.clock = clock
         self.start = start
         system = .allocate(capacity: 1)
         system.initialize(to: SystemState())
+        system.pointee.standsIn = foreign != nil
         translations = .allocate(capacity: Int(DAVIT_TRANSLATIONS))
         translations.initialize(
             repeating: davit_translation(tag: 0, translation: 0, generation: 0, unused: 0),

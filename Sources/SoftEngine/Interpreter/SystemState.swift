@@ -48,4 +48,13 @@ struct SystemState: BitwiseCopyable {
     /// A page with cached code for which `slowHostPointerForWrite` gave a pointer: the write is noted when the instruction is done.
     var pendingCodeWrite: UInt64 = UInt64.max
     var pendingCodeWriteSize: UInt64 = 0
+
+    /// This processor stands in for another engine's, which `foreign` is about.
+    var standsIn = false
+    /// The instruction at RIP is for that engine.
+    var hasDeclined = false
+    /// Where that engine's local APIC answers, all ones if nowhere.
+    var foreignAPICPage: UInt64 = UInt64.max
+    /// A TLB flush was asked for.
+    var translationsChanged = false
 }

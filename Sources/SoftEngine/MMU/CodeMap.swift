@@ -1,6 +1,7 @@
 import CDavit
 import Glibc
 import GuestMemory
+import Synchronization
 
 /// Which bytes of guest RAM hold instructions that some vCPU has decoded (or translated): two words for each physical page,
 /// shared by all vCPUs, changed by atomic operations alone.
@@ -24,6 +25,8 @@ struct CodeMap: @unchecked Sendable {
     let count: Int
     /// What was hit, for those who keep more than a generation can tell them of.
     let invalidations = CodeInvalidations()
+    /// Who is told of pages that are about to hold cached code.
+    let observer = CodeObserver()
 
     /// Null if the host has no address space left.
     init?(span: UInt64) {
@@ -95,5 +98,18 @@ struct CodeMap: @unchecked Sendable {
     @inline(__always)
     func currentGeneration(of address: UInt64) -> UInt64 {
         davit_atomic_load64(generation(of: pages + Int(address >> 12)))
+    }
+}
+
+/// Who wants to know of a page before the first code of it is cached, if anybody.
+final class CodeObserver: Sendable {
+    /// Guards who it is; not held while it is called.
+    private let body = Mutex<(@Sendable (_ page: UInt64) -> Void)?>(nil)
+
+    func set(_ body: (@Sendable (_ page: UInt64) -> Void)?) { self.body.withLock { $0 = body } }
+
+    func willCache(page: UInt64) {
+        let body = body.withLock { $0 }
+        body?(page)
     }
 }

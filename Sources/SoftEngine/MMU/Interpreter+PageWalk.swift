@@ -6,6 +6,13 @@ extension Interpreter {
     /// The physical page and rights of a linear address, from the second-level TLB or by a walk, checked for the access.
     /// `mode` is of enum davit_tlb_mode. Throws #PF with CR2 set.
     func translate(_ linear: UInt64, mode: UInt32, kind: AccessKind) throws(GuestFault) -> UInt64 {
+        let translation = try findTranslation(linear, mode: mode, kind: kind)
+        if system.pointee.standsIn { try declinePage(translation) }
+        return translation
+    }
+
+    @inline(__always)
+    private func findTranslation(_ linear: UInt64, mode: UInt32, kind: AccessKind) throws(GuestFault) -> UInt64 {
         guard cpu.pointee.cr0 & CR0.PG != 0 else {
             return linear & 0xFFFF_F000 | PageRights.user | PageRights.writable | PageRights.dirty
         }

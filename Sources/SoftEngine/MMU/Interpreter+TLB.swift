@@ -99,6 +99,7 @@ extension Interpreter {
 
     /// Empties everything: global pages and all PCIDs.
     func flushTLB() {
+        system.pointee.translationsChanged = true
         cpu.pointee.global_generation &+= 1
         for pcid in 0..<4096 { pcidGenerations[pcid] &+= 1 }
         largeRegions.update(repeating: 0, count: Self.largeRegionWords)
@@ -108,6 +109,7 @@ extension Interpreter {
 
     /// Empties what is not global of one PCID.
     func flushTLB(pcid: UInt64) {
+        system.pointee.translationsChanged = true
         pcidGenerations[Int(pcid & 0xFFF)] &+= 1
         forgetJumps(pcid: pcid & 0xFFF)
         if pcid == cpu.pointee.pcid { flushFirstLevel(keepingGlobal: true) }
@@ -115,6 +117,7 @@ extension Interpreter {
 
     /// INVLPG: the page in this address space, global or not.
     func flushTLB(page linear: UInt64) {
+        system.pointee.translationsChanged = true
         if mayHoldLarge(linear) {
             dropTranslations(of: PageRights.large, sharing: linear >> 22, shift: 22)
         }

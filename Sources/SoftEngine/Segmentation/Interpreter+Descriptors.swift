@@ -70,6 +70,7 @@ extension Interpreter {
         segments[Int(DAVIT_CS.rawValue)] = segment
         cpu.pointee.cpl = cpl
         updateCodeSize()
+        if cpl == 3 && system.pointee.standsIn && is64Bit { davit_cpu_request(cpu, DAVIT_EXIT_STOP.rawValue) }
         updateMode()
         system.pointee.blockEnd = 0
     }

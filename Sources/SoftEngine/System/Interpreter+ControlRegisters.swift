@@ -120,7 +120,10 @@ extension Interpreter {
 
     /// XSETBV for XCR0 (SDM vol. 1, 13.3).
     func writeXCR0(_ value: UInt64) throws(GuestFault) {
-        let offered = cpuid.offeredXCR0
+        let offered = offeredXCR0
+        // AVX-512's components go together, and with AVX (SDM vol. 1, 13.3).
+        let part = value & XCR0.AVX512
+        if part != 0 && (part != XCR0.AVX512 || value & XCR0.AVX == 0) { throw .generalProtection }
         guard value & ~offered == 0, value & XCR0.x87 != 0, value & XCR0.AVX == 0 || value & XCR0.SSE != 0 else {
             throw .generalProtection
         }

@@ -19,7 +19,10 @@ extension Interpreter {
     /// interpreter unless SYSCALL clears the arithmetic flags, as it does under every kernel that clears all it can.
     func updateFastCalls() {
         let cleared = RFLAGS.arithmetic | RFLAGS.TF | RFLAGS.AC | RFLAGS.RF
-        let isFast = cpu.pointee.efer & EFER.SCE != 0 && (cpu.pointee.sfmask | RFLAGS.RF) & cleared == cleared
+        // A processor that stands in for another engine's has to notice where the guest goes to user mode.
+        let isFast =
+            !system.pointee.standsIn && cpu.pointee.efer & EFER.SCE != 0
+            && (cpu.pointee.sfmask | RFLAGS.RF) & cleared == cleared
         cpu.pointee.slow_calls = isFast ? 0 : 1
         cpu.pointee.call_flags = ~(cpu.pointee.sfmask | RFLAGS.RF)
         let callSelector = UInt16(truncatingIfNeeded: cpu.pointee.star >> 32) & 0xFFFC

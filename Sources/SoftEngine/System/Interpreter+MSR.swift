@@ -27,6 +27,7 @@ enum MSR {
 extension Interpreter {
     /// #GP for a number that is not known.
     func readMSR(_ number: UInt32) throws(GuestFault) -> UInt64 {
+        try declineMSR(number)
         switch number {
         case MSR.TSC: return guestTSC
         case MSR.APIC_BASE: return cpu.pointee.apic_base
@@ -61,6 +62,7 @@ extension Interpreter {
 
     /// #GP for a number that is not known or a value that the register cannot take.
     func writeMSR(_ number: UInt32, _ value: UInt64) throws(GuestFault) {
+        try declineMSR(number)
         switch number {
         case MSR.TSC:
             let offset = value &- davit_rdtsc()

@@ -57,7 +57,9 @@ extension Catalog {
             let model = KVMProcessorModel(
                 baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
                 tscFrequency: SoftEngine.tscFrequency, offersAll: KVMHost.isHardwareBacked)
-            return try KVMEngine(parts, host: host, model: model)
+            return try KVMEngine(
+                parts, host: host, model: model, takesKernel: !KVMHost.isHardwareBacked,
+                standIn: { try SoftStandIn(parts, for: $0) })
         } catch {
             throw MachineError(.unavailable, "--engine kvm: \(error)")
         }
