@@ -8,6 +8,9 @@ import Synchronization
 
 /// An engine that needs nothing of the host but its CPU.
 public final class SoftEngine: Engine {
+    /// Bytes of code memory for each vCPU unless told otherwise.
+    public static let defaultCodeMemory = TranslatedExecution.defaultCodeMemory
+
     public let interrupts: EngineInterrupts
     public let vcpus: [any VCPU]
 
@@ -16,9 +19,12 @@ public final class SoftEngine: Engine {
     private let memory: GuestMemory
     private let code: CodeMap
 
-    /// `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. `perfMap`: where
-    /// that code is noted for Linux's perf. Throws if the host refuses the address space for the engine's tables.
-    public init(_ parts: EngineParts, translates: Bool = true, perfMap: PerfMap? = nil) throws(SystemError) {
+    /// `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. `codeMemory`: bytes
+    /// that each vCPU has for that code, at least 1 MiB. `perfMap`: where it is noted for Linux's perf. Throws if the host refuses the address space for the engine's tables.
+    public init(
+        _ parts: EngineParts, translates: Bool = true, codeMemory: Int = SoftEngine.defaultCodeMemory,
+        perfMap: PerfMap? = nil
+    ) throws(SystemError) {
         guard let code = CodeMap(span: parts.memory.span) else { throw SystemError("mmap") }
         let frequency = TSCFrequency.host
         let model = CPUModel(vcpuCount: parts.vcpuCount, tscFrequency: frequency)
@@ -36,7 +42,8 @@ public final class SoftEngine: Engine {
             doorbells[index].connect(interpreter.cpu)
             var translated: TranslatedExecution?
             if translates && TranslatedExecution.isSupported {
-                translated = try TranslatedExecution(interpreter: interpreter, isShared: gates != nil, perfMap: perfMap)
+                translated = try TranslatedExecution(
+                    interpreter: interpreter, isShared: gates != nil, codeMemory: codeMemory, perfMap: perfMap)
             }
             vcpus.append(
                 SoftVCPU(

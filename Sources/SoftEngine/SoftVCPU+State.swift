@@ -5,6 +5,7 @@ import X86
 // Saved state: all of it is judged before any of it is taken.
 extension SoftVCPU {
     func saveState() -> VCPUState {
+        interpreter.settleEndOfInterrupt()
         var state = interpreter.saveState(msrs: interpreter.savedMSRs)
         state.cr8 = apic.cr8
         state.apicBase = apic.base
@@ -115,7 +116,7 @@ extension Interpreter {
         [
             MSR.TSC_ADJUST, MSR.SYSENTER_CS, MSR.SYSENTER_ESP, MSR.SYSENTER_EIP, MSR.PAT, MSR.TSC_DEADLINE, MSR.STAR,
             MSR.LSTAR, MSR.CSTAR, MSR.SFMASK, MSR.KERNEL_GS_BASE, MSR.TSC_AUX, KVMInterface.systemTimeMSR,
-            KVMInterface.wallClockMSR,
+            KVMInterface.wallClockMSR, KVMInterface.endOfInterruptMSR,
         ] + (isAMD ? [] : [MSR.MISC_ENABLE])
             // What has its value after RESET need not be told, and other engines may not know it.
             + storedMSRs.indices.filter { storedValues[$0] != storedMSRs[$0].reset }.map { storedMSRs[$0].number }
@@ -131,6 +132,7 @@ extension Interpreter {
         case MSR.MISC_ENABLE: !isAMD
         case KVMInterface.systemTimeMSR: isSystemTimePlace(value)
         case KVMInterface.wallClockMSR: true
+        case KVMInterface.endOfInterruptMSR: isEndOfInterruptPlace(value)
         default: storedMSRs.contains { $0.number == number && ($0.reset == value || value & ~$0.writable == 0) }
         }
     }
@@ -209,6 +211,9 @@ extension Interpreter {
         system.pointee.tscAdjust = values[MSR.TSC_ADJUST] ?? 0
         system.pointee.kvmWallClock = values[KVMInterface.wallClockMSR] ?? 0
         system.pointee.kvmSystemTime = 0
+        system.pointee.endOfInterruptIsOffered = false
+        system.pointee.endOfInterruptPlace = values[KVMInterface.endOfInterruptMSR] ?? 0
+        updateFastCalls()
         for (i, register) in storedMSRs.enumerated() { storedValues[i] = values[register.number] ?? register.reset }
         try? writeSystemTime(values[KVMInterface.systemTimeMSR] ?? 0)
     }

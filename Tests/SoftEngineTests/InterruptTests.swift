@@ -105,6 +105,54 @@ import X86
         #expect(guest.reports == [1, 2, 3])
     }
 
+    /// Paravirtual EOI: the handler finds the word set, clears it, and has ended the interrupt.
+    @Test func endOfInterruptByAWordInMemory() throws {
+        let guest = try guest(
+            """
+            mov ecx, 0x4B564D04
+            mov eax, 0x5001
+            xor edx, edx
+            wrmsr
+            mov dword ptr [rbp + 0x300], 0x40040
+            sti
+            nop
+            mov dword ptr [rbp + 0x300], 0x40040
+            nop
+            mov eax, [rbp + 0x120]
+            out 0xE9, eax
+            jmp 9f
+            tick: mov eax, [0x5000]
+            out 0xE9, eax
+            mov dword ptr [0x5000], 0
+            iretq
+            9:
+            """)
+        guest.run()
+        // Twice, and nothing is left in service.
+        #expect(guest.reports == [1, 1, 0])
+    }
+
+    /// KVM_HC_KICK_CPU ends the next HLT, interrupts off or not.
+    @Test func kickEndsHLT() throws {
+        let guest = try guest(
+            """
+            mov eax, 5
+            xor ebx, ebx
+            xor ecx, ecx
+            vmcall
+            out 0xE9, eax
+            cli
+            hlt
+            mov eax, 7
+            out 0xE9, eax
+            jmp 9f
+            tick: iretq
+            9:
+            """)
+        guest.run()
+        #expect(guest.reports == [0, 7])
+    }
+
     /// The TSC deadline through x2APIC's MSRs.
     @Test func deadlineInX2APICMode() throws {
         let guest = try guest(

@@ -114,13 +114,14 @@ public final class TranslatorOracle {
         switch compare(program, seed: seed, count: true, note: nil) {
         case .same: return
         case .undecided: outcome.undecided += 1
-        case .different:
+        case .different(let first):
             outcome.mismatches += 1
             let smallest = minimised(program, seed: seed)
             nearest = Nearest()
             defer { nearest = Nearest() }
             guard case .different = compare(smallest, seed: seed, count: false, note: nil) else {
-                return report("mismatch in case \(number) of seed \(plan.seed), which did not come again")
+                report("mismatch in case \(number) of seed \(plan.seed), which did not come again: \(first)")
+                return list(program, seed: seed)
             }
             // Once more, up to the interpreter's state that is most like the translator's.
             nearest.isFinal = true

@@ -127,6 +127,8 @@ package final class ProgramBench {
         interpreter.didChangeState()
         interpreter.adoptX87Pointers()
         davit_cpu_served(cpu, DAVIT_EXIT_INTERRUPT.rawValue)
+        // Programs that are loaded over one another are not one that rewrites itself.
+        translated?.forgetRewrites()
         devices.hash = 0
         isShutDown = false
     }

@@ -29,8 +29,10 @@ extension Interpreter {
     /// Takes what the local APIC has. False after a triple fault.
     private func takeEvents() -> Bool {
         guard let apic else { return true }
+        settleEndOfInterrupt()
         if apic.hasRequests {
             let requests = apic.takeRequests()
+            if requests.contains(.kick) { system.pointee.isKicked = true }
             if requests.contains(.NMI) { system.pointee.nmiPending = true }
             if requests.contains(.INIT) { initialize() }
             if requests.contains(.startUp) && system.pointee.waitsForSIPI { startUp(vector: requests.startUpVector) }
@@ -53,6 +55,7 @@ extension Interpreter {
             return true
         }
         guard let vector = apic.acknowledge() else { return true }
+        offerEndOfInterrupt(vector)
         system.pointee.interrupts &+= 1
         traceInterrupt(vector)
         let isAlive = deliverOrRaise(
@@ -65,6 +68,11 @@ extension Interpreter {
 
     /// Sleeps until somebody sets an exit request.
     private func sleep() -> RunExit? {
+        if system.pointee.isKicked && cpu.pointee.halted != 0 {
+            system.pointee.isKicked = false
+            cpu.pointee.halted = 0
+            return nil
+        }
         let requests = davit_cpu_requests(cpu)
         let waking = DAVIT_EXIT_STOP.rawValue | DAVIT_EXIT_INTERRUPT.rawValue | DAVIT_EXIT_CALL.rawValue
         guard requests & waking == 0 else { return nil }
@@ -92,6 +100,9 @@ extension Interpreter {
     /// INIT (SDM vol. 3, table 9-1): as RESET, but for memory, MSRs, the time-stamp counter and x87/SSE state. All but the boot
     /// processor wait for a SIPI then.
     func initialize() {
+        system.pointee.endOfInterruptPlace = 0
+        system.pointee.endOfInterruptIsOffered = false
+        system.pointee.isKicked = false
         apic?.initialize()
         resetRegisters()
         let isBoot = cpu.pointee.apic_base & 1 << 8 != 0

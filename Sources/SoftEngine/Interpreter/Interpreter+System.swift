@@ -246,8 +246,16 @@ extension Interpreter {
     }
 
     private func hypercall() {
-        gpr[GeneralRegister.RAX] =
-            cpu.pointee.cpl == 0 ? KVMInterface.noSuchCall : KVMInterface.notPermitted
+        guard cpu.pointee.cpl == 0 else {
+            gpr[GeneralRegister.RAX] = KVMInterface.notPermitted
+            return
+        }
+        guard gpr[GeneralRegister.RAX] == KVMInterface.kick, let apic else {
+            gpr[GeneralRegister.RAX] = KVMInterface.noSuchCall
+            return
+        }
+        apic.bus.kick(gpr[GeneralRegister.RCX])
+        gpr[GeneralRegister.RAX] = 0
     }
 
     private func invalidatePage(_ instruction: borrowing Instruction) throws(GuestFault) {

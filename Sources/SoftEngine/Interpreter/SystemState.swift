@@ -42,6 +42,11 @@ struct SystemState: BitwiseCopyable {
     /// kvmclock's two MSRs.
     var kvmSystemTime: UInt64 = 0
     var kvmWallClock: UInt64 = 0
+    /// Paravirtual EOI: its MSR, and whether the guest may end the interrupt in service by the word there.
+    var endOfInterruptPlace: UInt64 = 0
+    var endOfInterruptIsOffered = false
+    /// Another vCPU has asked for the end of HLT, or of the next one.
+    var isKicked = false
 
     /// The instruction after the last one of the block being run; 0 ends the block after the current instruction.
     var blockEnd: Int = 0

@@ -13,6 +13,8 @@ struct APICRequests: OptionSet, BitwiseCopyable, Sendable {
     static let INIT = APICRequests(rawValue: 2)
     /// Start at `startUpVector`; it counts only in the wait-for-SIPI state, which a pending INIT leads to.
     static let startUp = APICRequests(rawValue: 4)
+    /// Another vCPU asks for the end of HLT.
+    static let kick = APICRequests(rawValue: 8)
 
     /// The SIPI's vector: the code begins at this page.
     var startUpVector: UInt8 { UInt8(truncatingIfNeeded: rawValue >> 8) }
@@ -169,6 +171,12 @@ final class LocalAPIC: @unchecked Sendable {
         bus.wake(index)
     }
 
+    /// Ends the HLT that the vCPU is in, or the next one.
+    func acceptKick() {
+        requests.bitwiseOr(APICRequests.kick.rawValue, ordering: .sequentiallyConsistent)
+        bus.wake(index)
+    }
+
     /// INIT: a SIPI that came before it is void.
     func acceptINIT() {
         var old = requests.load(ordering: .relaxed)
@@ -261,6 +269,13 @@ final class LocalAPIC: @unchecked Sendable {
             bus.broadcastEOI(vector: vector)
         }
         wakeIfInterruptWaits()
+    }
+
+    /// The vector is in service by an edge, and none waits to be taken: its end means nothing to anybody else.
+    func isAlone(inService vector: UInt8) -> Bool {
+        registers.highestVector(in: APICRegister.ISR) == vector
+            && !registers.contains(vector: vector, in: APICRegister.TMR)
+            && registers.highestVector(in: APICRegister.IRR) == 0
     }
 
     func wakeIfInterruptWaits() {

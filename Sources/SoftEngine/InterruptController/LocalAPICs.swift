@@ -83,6 +83,11 @@ final class LocalAPICs: LocalAPICBus, @unchecked Sendable {
         source?.endOfInterrupt(vector: vector)
     }
 
+    /// Ends HLT of the vCPU with an APIC ID, which is its index; nothing if there is none.
+    func kick(_ id: UInt64) {
+        if id < UInt64(apics.count) { apics[Int(id)].acceptKick() }
+    }
+
     /// Delivers to every APIC that the destination names, or to one of them.
     func deliver(_ command: APICCommand) {
         if !command.isLogical, command.destination != .max {

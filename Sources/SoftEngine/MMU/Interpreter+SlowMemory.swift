@@ -183,6 +183,7 @@ extension Interpreter {
             return value
         }
         if address & ~0xFFF == cpu.pointee.apic_page, let apic {
+            settleEndOfInterrupt()
             return apic.readMMIO(offset: address & 0xFFF, width: width) & width.mask
         }
         return io.readMMIO(GuestPhysicalAddress(address), width: width) & width.mask
@@ -192,6 +193,7 @@ extension Interpreter {
         if address & ~0xFFF == cpu.pointee.apic_page, let apic {
             // An interrupt to oneself is taken at the next boundary.
             system.pointee.blockEnd = 0
+            settleEndOfInterrupt()
             return apic.writeMMIO(offset: address & 0xFFF, width: width, value: value)
         }
         io.writeMMIO(GuestPhysicalAddress(address), width: width, value: value)

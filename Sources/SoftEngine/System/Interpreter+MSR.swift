@@ -42,6 +42,7 @@ extension Interpreter {
             return apic.tscDeadline
         case MSR.x2APIC:
             guard let apic else { throw .generalProtection }
+            settleEndOfInterrupt()
             return try apic.readMSR(number)
         case MSR.EFER: return cpu.pointee.efer
         case MSR.STAR: return cpu.pointee.star
@@ -54,6 +55,7 @@ extension Interpreter {
         case MSR.TSC_AUX: return cpu.pointee.tsc_aux
         case KVMInterface.systemTimeMSR: return system.pointee.kvmSystemTime
         case KVMInterface.wallClockMSR: return system.pointee.kvmWallClock
+        case KVMInterface.endOfInterruptMSR: return system.pointee.endOfInterruptPlace
         default:
             guard let slot = storedMSR(number) else { throw .generalProtection }
             return storedValues[slot]
@@ -82,6 +84,7 @@ extension Interpreter {
             apic.tscDeadline = value
         case MSR.x2APIC:
             guard let apic else { throw .generalProtection }
+            settleEndOfInterrupt()
             try apic.writeMSR(number, value)
         case MSR.EFER: try writeEFER(value)
         case MSR.STAR:
@@ -99,6 +102,7 @@ extension Interpreter {
             guard value >> 32 == 0 else { throw .generalProtection }
             cpu.pointee.tsc_aux = value
         case KVMInterface.systemTimeMSR: try writeSystemTime(value)
+        case KVMInterface.endOfInterruptMSR: try writeEndOfInterruptPlace(value)
         case KVMInterface.wallClockMSR:
             try writeWallClock(value)
             system.pointee.kvmWallClock = value
@@ -166,5 +170,8 @@ extension Interpreter {
 
     /// CR8.
     func readTaskPriority() -> UInt64 { apic?.cr8 ?? 0 }
-    func writeTaskPriority(_ value: UInt64) { apic?.cr8 = value }
+    func writeTaskPriority(_ value: UInt64) {
+        settleEndOfInterrupt()
+        apic?.cr8 = value
+    }
 }

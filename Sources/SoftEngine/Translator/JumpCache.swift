@@ -89,8 +89,8 @@ enum JumpCache {
     }
 }
 
-/// Which tags of the jump cache's second level stand for what: 12 bits for an address space (a PCID as of its last flush, or all kernels'),
-/// below them 4 for the rest of the mode. A tag that is given up is not used again until the whole cache is emptied.
+/// Which tags of the jump cache's second level stand for what: 10 bits for an address space (a PCID as of its last flush, or all kernels'),
+/// below them 6 for the rest of the mode. A tag that is given up is not used again until the whole cache is emptied.
 struct JumpTags: BitwiseCopyable {
     /// Of kernels; 0: to be chosen.
     var kernel: UInt16 = 0
@@ -101,7 +101,7 @@ struct JumpTags: BitwiseCopyable {
     /// Code of CPL 3 has been fetched from global pages, which belong to every address space.
     var hasGlobalUserCode = false
 
-    static let last: UInt16 = 0xFFE
+    static let last: UInt16 = 0x3FE
     /// Entries of `Interpreter.pcidJumpTags`: the tag of each PCID, 0 to be chosen.
     static let pcidCount = 4096
     /// Words of `Interpreter.jumpPages`: a bit for each page that jumps lead to, by the low bits of its number.
@@ -167,7 +167,7 @@ extension Interpreter {
             other.tlb = tlb
             let space = other.isKernel ? system.pointee.jumpTags.kernel : pcidJumpTags[pcid]
             davit_cpu_jump_numbers(cpu)[Int(tlb)] = UInt64(other.number)
-            davit_cpu_jump_tags(cpu)[Int(tlb)] = (UInt64(space) << 4 | UInt64(other.number / 2 - 1)) << 48
+            davit_cpu_jump_tags(cpu)[Int(tlb)] = (UInt64(space) << 6 | UInt64(other.number / 2 - 1)) << 48
         }
         system.pointee.jumpTags.isStale = false
     }

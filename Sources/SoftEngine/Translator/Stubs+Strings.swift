@@ -137,16 +137,21 @@ extension CodeEmitter {
 }
 
 extension Translator {
+    private typealias R = HostRegister
+
     /// REP MOVS and REP STOS, by a stub.
     mutating func repeatedString(_ instruction: Instruction) -> Bool {
-        guard instruction.addressSize == 8, instruction.segment < 4 || instruction.operation == .stos,
+        guard instruction.addressSize == mode.width, instruction.segment < 4 || instruction.operation == .stos,
             !instruction.prefixes.isDisjoint(with: [.rep, .repne])
         else { return false }
         let shift = instruction.operandSize.trailingZeroBitCount
+        // The stub works with 64-bit registers; 32-bit code may find anything in their upper halves.
+        if mode.is32Bit { for register in [R.RSI, R.RDI, R.R15] { code.load32(register, .register(register)) } }
         code.call(instruction.operation == .movs ? stubs.moveStrings[shift] : stubs.storeStrings[shift])
         code.byte(0xEB)
         code.byte(Self.numbersSize)
         numbers(instruction.operation)
+        if mode.is32Bit { for register in [R.RSI, R.RDI] { code.load32(register, .register(register)) } }
         return true
     }
 }

@@ -63,12 +63,14 @@ final class TranslatedExecution {
         InstructionFeatures.host.contains(.bmi2) && InstructionFeatures.host.contains(.avx2)
     }
 
-    /// Bytes of code memory for each vCPU: what all of a machine's have is bounded too.
-    private static func poolSize(vcpuCount: Int) -> Int { max(16 << 20, min(64 << 20, (512 << 20) / vcpuCount)) }
+    /// Bytes of code memory that a vCPU has by default.
+    static let defaultCodeMemory = 10 << 20
 
-    /// `isShared`: there is more than one vCPU.
-    /// `perfMap`: where each unit's place is noted.
-    init(interpreter: Interpreter, isShared: Bool, perfMap: PerfMap? = nil) throws(SystemError) {
+    /// `isShared`: there is more than one vCPU. `codeMemory`: bytes for translated code. `perfMap`: where each unit's place is noted.
+    init(
+        interpreter: Interpreter, isShared: Bool, codeMemory: Int = TranslatedExecution.defaultCodeMemory,
+        perfMap: PerfMap? = nil
+    ) throws(SystemError) {
         self.interpreter = interpreter
         self.perfMap = perfMap
         self.cpu = interpreter.cpu
@@ -77,7 +79,7 @@ final class TranslatedExecution {
         interpreter.cpu.pointee.jumps = jumps.base
         self.decoder = interpreter.decoder
         self.isShared = isShared
-        segmentSize = Self.poolSize(vcpuCount: interpreter.cpuid.vcpuCount) / TranslationIndex.segmentCount
+        segmentSize = (codeMemory / TranslationIndex.segmentCount + 4095) & ~4095
         pool = try CodePool(segmentSize: segmentSize, segmentCount: TranslationIndex.segmentCount)
         let writable = pool.writableBase
         delta = pool.executionDelta
@@ -110,10 +112,8 @@ final class TranslatedExecution {
         return davit_catch_faults(start, start + UInt(pool.addresses.count), UInt(bitPattern: stubs.fault + delta)) == 0
     }
 
-    /// Only 64-bit code without alignment checks is translated.
-    var acceptsMode: Bool {
-        cpu.pointee.code_size == 8 && cpu.pointee.cpl % 3 == 0 && cpu.pointee.tlb_current != interpreter.emptyTLB
-    }
+    /// Code of this mode is translated, if neither alignment is checked nor data watched.
+    var acceptsMode: Bool { TranslationMode.accepts(cpu) && cpu.pointee.tlb_current != interpreter.emptyTLB }
 
     private func prepare() {
         cpu.pointee.tlb_index_mask = UInt64(DAVIT_TLB_ENTRIES - 1) << 12
@@ -183,6 +183,8 @@ final class TranslatedExecution {
         let mode = TranslationMode(cpu)
         if system.pointee.jumpTags.isStale || davit_cpu_jump_numbers(cpu)[Int(mode.tlb)] != UInt64(mode.number) {
             interpreter.updateJumpTags(mode)
+            // The unit's page may be mapped elsewhere now.
+            state.pointee.resumption.unit = -1
         }
         if let place = takeResumption(mode) {
             enter(place)
@@ -313,6 +315,9 @@ final class TranslatedExecution {
         if let unit = state.pointee.index.find(physical: physical, rip: rip, mode: number) { return unit }
         return translate(rip, physical: physical, mode, isPlain: isPlain)
     }
+
+    /// Code that was rewritten often counts as any other again.
+    func forgetRewrites() { state.pointee.rewrites = Rewrites() }
 
     private func isRewritten(_ rip: UInt64) -> Bool {
         guard let physical = interpreter.physicalFetchAddress(rip) else { return false }

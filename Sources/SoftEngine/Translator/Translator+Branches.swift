@@ -61,14 +61,17 @@ extension Translator {
 
     /// The target of a relative branch, or nil where it is not simply an address: 16-bit operand size, or not canonical (#GP).
     private func relativeTarget(_ instruction: Instruction) -> UInt64? {
-        guard instruction.operandSize == 8 else { return nil }
-        let target = nextRIP &+ UInt64(bitPattern: instruction.immediate)
+        guard instruction.operandSize == mode.width else { return nil }
+        let target = (nextRIP &+ UInt64(bitPattern: instruction.immediate)) & mode.addressMask
         return Int64(bitPattern: target << 16) >> 16 == Int64(bitPattern: target) ? target : nil
     }
 
     private mutating func pushReturnAddress() {
-        let slot = stackOperand(-8, size: 8, write: true)
-        if Int64(bitPattern: nextRIP) == Int64(Int32(truncatingIfNeeded: nextRIP)) {
+        let slot = stackOperand(-mode.width, write: true)
+        if mode.is32Bit {
+            code.emit(.init(opcode: 0xC7), reg: 0, slot)
+            code.int32(Int32(truncatingIfNeeded: nextRIP))
+        } else if Int64(bitPattern: nextRIP) == Int64(Int32(truncatingIfNeeded: nextRIP)) {
             code.emit(.init(opcode: 0xC7, w: true), reg: 0, slot)
             code.int32(Int32(truncatingIfNeeded: nextRIP))
         } else {
@@ -76,30 +79,29 @@ extension Translator {
             code.loadImmediate(R.RCX, nextRIP)
             code.store(R.RCX, folded)
         }
-        code.lea(R.R13, .memory(R.R13, -8))
+        moveStack(by: -mode.width)
     }
 
     /// JMP, CALL r/m64 and RET: the target goes to R11 and is looked for in the jump cache. What cannot be put there the interpreter
     /// carries out, so nothing is written before the target is known.
     mutating func indirectBranch(_ instruction: Instruction) -> Bool {
-        guard instruction.operandSize == 8 else { return false }
+        guard instruction.operandSize == mode.width else { return false }
         code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_EXIT_REQUEST))
         leaveIfNotZero(for: rip)
         if instruction.operation == .ret {
-            code.load(R.R11, stackOperand(0, size: 8, write: false))
+            loadWord(R.R11, stackOperand(0, write: false))
         } else if instruction.isMemory {
-            code.load(R.R11, memoryOperand(instruction, size: 8, write: false))
+            loadWord(R.R11, memoryOperand(instruction, size: Int(mode.width), write: false))
         } else {
             let host = GuestRegisters.host(instruction.rm)
-            code.load(R.R11, host == R.none ? GuestRegisters.slot(instruction.rm) : .register(host))
+            loadWord(R.R11, host == R.none ? GuestRegisters.slot(instruction.rm) : .register(host))
         }
         probe()
         // Learning a target may have made code of a page that a window was granted for writing.
         registers.defineAll()
         switch instruction.operation {
         case .ret:
-            let released = 8 + Int32(truncatingIfNeeded: instruction.immediate & 0xFFFF)
-            code.lea(R.R13, .memory(R.R13, released))
+            moveStack(by: mode.width + Int32(truncatingIfNeeded: instruction.immediate & 0xFFFF))
             code.jump(jumpCache(DAVIT_OFFSET_JUMP_TARGET, mode))
         case .callIndirect:
             code.load(R.RCX, jumpCache(DAVIT_OFFSET_JUMP_TARGET, mode))

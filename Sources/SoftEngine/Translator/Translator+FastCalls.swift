@@ -7,7 +7,7 @@ extension Translator {
     private typealias R = HostRegister
 
     mutating func systemCall() -> Bool {
-        guard !mode.isKernel else { return false }
+        guard !mode.isKernel && !mode.is32Bit else { return false }
         code.load32(R.RCX, CPUField.at(DAVIT_OFFSET_SLOW_CALLS))
         interpretIfNotZero(.syscall)
         // All flags, to the guest's R11; those that are kept, to RFLAGS. None of these is arithmetic.

@@ -21,7 +21,16 @@ extension Translator {
 
     /// Emits one instruction, or returns false if it is for the interpreter. Nothing is emitted then.
     mutating func emit(_ instruction: Instruction) -> Bool {
-        // 32-bit addresses on the stack pointer, LOCK faults and the like stay with the interpreter.
+        if mode.is32Bit {
+            // 16-bit addresses, and segments that may not be written or have a limit.
+            guard instruction.addressSize == 4 else { return false }
+            switch instruction.segment {
+            case 1: return false
+            case 4: guard mode.hasFS else { return false }
+            case 5: guard mode.hasGS else { return false }
+            default: break
+            }
+        }
         switch instruction.operation {
         case .jcc: return conditionalJump(instruction)
         case .jmp: return directJump(instruction)
@@ -205,48 +214,71 @@ extension Translator {
     // MARK: - Stack
 
     private mutating func push(_ instruction: Instruction) -> Bool {
-        guard instruction.operandSize == 8 else { return false }
+        guard instruction.operandSize == mode.width else { return false }
         switch instruction.form {
         case .z:
-            let slot = stackOperand(-8, size: 8, write: true)
+            let slot = stackOperand(-mode.width, write: true)
             let host = GuestRegisters.host(instruction.reg)
             if host == R.none {
                 let folded = fold(slot)
                 code.load(R.RCX, GuestRegisters.slot(instruction.reg))
-                code.store(R.RCX, folded)
+                storeWord(R.RCX, folded)
             } else {
-                code.store(host, slot)
+                storeWord(host, slot)
             }
         case .i:
-            let slot = stackOperand(-8, size: 8, write: true)
-            code.emit(.init(opcode: 0xC7, w: true), reg: 0, slot)
+            let slot = stackOperand(-mode.width, write: true)
+            code.emit(.init(opcode: 0xC7, w: !mode.is32Bit), reg: 0, slot)
             code.int32(Int32(truncatingIfNeeded: instruction.immediate))
         case .e:
             guard instruction.isMemory else { return false }
-            code.load(R.R11, memoryOperand(instruction, size: 8, write: false))
+            loadWord(R.R11, memoryOperand(instruction, size: Int(mode.width), write: false))
             code.store(R.R11, CPUField.scratch(1))
-            let folded = fold(stackOperand(-8, size: 8, write: true))
+            let folded = fold(stackOperand(-mode.width, write: true))
             code.load(R.RCX, CPUField.scratch(1))
-            code.store(R.RCX, folded)
+            storeWord(R.RCX, folded)
         default: return false
         }
-        code.lea(R.R13, .memory(R.R13, -8))
+        moveStack(by: -mode.width)
         return true
     }
 
+    /// MOV of what PUSH and POP move: 8 bytes, or 4 with zero extension.
+    mutating func loadWord(_ register: UInt8, _ from: HostOperand) {
+        if mode.is32Bit { code.load32(register, from) } else { code.load(register, from) }
+    }
+
+    mutating func storeWord(_ register: UInt8, _ to: HostOperand) {
+        if mode.is32Bit { code.store32(register, to) } else { code.store(register, to) }
+    }
+
+    /// RSP += `distance`, without flags.
+    mutating func moveStack(by distance: Int32) {
+        if mode.is32Bit {
+            code.lea32(R.R13, .memory(R.R13, distance))
+        } else {
+            code.lea(R.R13, .memory(R.R13, distance))
+        }
+    }
+
     private mutating func pop(_ instruction: Instruction) -> Bool {
-        guard instruction.operandSize == 8, instruction.form == .z else { return false }
-        let slot = stackOperand(0, size: 8, write: false)
-        code.load(R.R11, slot)
-        code.lea(R.R13, .memory(R.R13, 8))
+        guard instruction.operandSize == mode.width, instruction.form == .z else { return false }
+        loadWord(R.R11, stackOperand(0, write: false))
+        moveStack(by: mode.width)
         write(guest: instruction.reg, from: R.R11)
         return true
     }
 
     private mutating func leave(_ instruction: Instruction) -> Bool {
-        guard instruction.operandSize == 8 else { return false }
-        code.load(R.R11, nearOperand(R.RBP, 0, size: 8, write: false))
-        code.lea(R.R13, .memory(R.RBP, 8))
+        guard instruction.operandSize == mode.width else { return false }
+        if mode.is32Bit {
+            code.load32(R.R11, .register(R.RBP))
+            code.load32(R.R11, check(R.R11, size: 4, write: false))
+            code.lea32(R.R13, .memory(R.RBP, 4))
+        } else {
+            code.load(R.R11, nearOperand(R.RBP, 0, size: 8, write: false))
+            code.lea(R.R13, .memory(R.RBP, 8))
+        }
         code.move(R.RBP, R.R11)
         return true
     }

@@ -21,7 +21,11 @@ extension Translator {
         effectiveAddress(instruction, into: R.R11, mayAlias: !hasSegmentBase)
         if !hasSegmentBase { return addressRegister }
         code.load(R.RCX, CPUField.segmentBase(instruction.segment))
-        code.lea(R.R11, .memory(R.R11, index: R.RCX))
+        if mode.is32Bit {
+            code.lea32(R.R11, .memory(R.R11, index: R.RCX))
+        } else {
+            code.lea(R.R11, .memory(R.R11, index: R.RCX))
+        }
         return R.R11
     }
 

@@ -55,7 +55,7 @@ extension Translator {
         case .be: usesVVVV = true
         case .e, .ei, .e1, .eCL, .m: break
         case .ai: return accumulatorImmediate(instruction)
-        case .z: return registerInOpcode(instruction, access)
+        case .z: return registerInOpcode(instruction)
         default: return false
         }
         let usesRCX = access.contains(.usesCL) || access.contains(.readsRCX)
@@ -109,9 +109,12 @@ extension Translator {
         if !isSame || !reg.isTemporary { fetch(reg) }
         fetch(vvvv)
         let form = CodeEmitter.Form(
-            prefix: prefix, map: instruction.map, opcode: instruction.opcode,
+            // 82 is 80 in 32-bit code.
+            prefix: prefix, map: instruction.map,
+            opcode: instruction.map == 0 && instruction.opcode == 0x82 ? 0x80 : instruction.opcode,
             w: instruction.prefixes.contains(.vex)
-                ? instruction.prefixes.contains(.w)
+                // W is ignored outside 64-bit mode.
+                ? instruction.prefixes.contains(.w) && !mode.is32Bit
                 : size == 8 && instruction.operation != .cmpxchg8b || instruction.operation == .cmpxchg16b,
             rex: size == 1 || rmSize == 1,
             lock: instruction.prefixes.contains(.lock) && isShared, vex: instruction.prefixes.contains(.vex),
@@ -133,8 +136,13 @@ extension Translator {
         return true
     }
 
-    /// INC and DEC 40-4F do not exist in 64-bit mode; nothing else has this form here.
-    private mutating func registerInOpcode(_ instruction: Instruction, _ access: OperandAccess) -> Bool { false }
+    /// INC and DEC 40-4F of 32-bit code: bytes that are REX in the host's.
+    private mutating func registerInOpcode(_ instruction: Instruction) -> Bool {
+        guard instruction.operation == .inc || instruction.operation == .dec else { return false }
+        let form = CodeEmitter.Form(prefix: instruction.operandSize == 2 ? 0x66 : 0, opcode: 0xFF)
+        code.emit(form, reg: instruction.operation == .inc ? 0 : 1, .register(GuestRegisters.host(instruction.reg)))
+        return true
+    }
 
     mutating func emitImmediate(_ instruction: Instruction) {
         let value = instruction.immediate
@@ -210,7 +218,10 @@ extension Translator {
             prefix: prefix, map: instruction.map, opcode: instruction.opcode, w: instruction.prefixes.contains(.w),
             vex: instruction.prefixes.contains(.vex), l: instruction.prefixes.contains(.l), vvvv: instruction.vvvv)
         code.emit(form, reg: reg.register, operand)
-        emitImmediate(instruction)
+        var immediate = instruction
+        // Outside 64-bit mode the registers that an immediate names are eight.
+        if mode.is32Bit && shape.access.contains(.readsImmediateRegister) { immediate.immediate &= 0x7F }
+        emitImmediate(immediate)
         if !instruction.isMemory { putBack(rm) }
         putBack(reg)
         if shape.access.contains(.writesRCX) { code.move(R.R15, R.RCX) }

@@ -56,7 +56,7 @@ extension Translator {
         code.load(R.RCX, CPUField.at(DAVIT_OFFSET_RFLAGS))
         code.lea(R.R11, .memory(R.R11, index: R.RCX))
         code.store(R.R11, CPUField.scratch(1))
-        let slot = fold(stackOperand(-8, size: 8, write: true))
+        let slot = fold(stackOperand(-8, write: true))
         code.load(R.RCX, CPUField.scratch(1))
         code.store(R.RCX, slot)
         code.lea(R.R13, .memory(R.R13, -8))

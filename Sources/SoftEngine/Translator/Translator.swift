@@ -131,7 +131,8 @@ struct Translator {
                     physical + UInt64(marked), size: UInt64(min(64, available - marked)))
                 marked = min(marked + 64, available)
             }
-            let outcome = decoder.decode(bytes + offset, available: available - offset, codeSize: 8, into: &instruction)
+            let outcome = decoder.decode(
+                bytes + offset, available: available - offset, codeSize: UInt32(mode.width), into: &instruction)
             guard outcome == .decoded else { break }
             let next = offset + Int(instruction.length)
             decoded.append(
@@ -142,11 +143,11 @@ struct Translator {
             offset = next
         }
         if offset == 0 { return 0 }
-        if !isOver { jump(to: startRIP &+ UInt64(offset)) }
+        if !isOver { jump(to: (startRIP &+ UInt64(offset)) & mode.addressMask) }
         if pass == .survey && planWindows() {
             restart()
             for one in decoded { emit(one) }
-            if !isOver { jump(to: startRIP &+ UInt64(offset)) }
+            if !isOver { jump(to: (startRIP &+ UInt64(offset)) & mode.addressMask) }
             markInsides()
         }
         emitDetours()
@@ -168,7 +169,7 @@ struct Translator {
     private mutating func emit(_ decoded: Decoded) {
         let instruction = decoded.instruction
         rip = startRIP &+ UInt64(decoded.offset)
-        nextRIP = rip &+ UInt64(instruction.length)
+        nextRIP = (rip &+ UInt64(instruction.length)) & mode.addressMask
         boundaries.append(
             InstructionBoundary(
                 host: UInt32(truncatingIfNeeded: code.cursor - start), guest: UInt16(truncatingIfNeeded: decoded.offset)
@@ -187,9 +188,9 @@ struct Translator {
 
     private func isPlain(_ bytes: UnsafePointer<UInt8>, available: Int) -> Bool {
         var instruction = Instruction()
-        guard decoder.decode(bytes, available: available, codeSize: 8, into: &instruction) == .decoded else {
-            return false
-        }
+        guard
+            decoder.decode(bytes, available: available, codeSize: UInt32(mode.width), into: &instruction) == .decoded
+        else { return false }
         switch instruction.operation {
         case .add, .or, .and, .sub, .xor, .cmp, .test, .inc, .dec, .mov, .movzx, .movsx, .movsxd, .lea, .push, .pop,
             .nop:
@@ -229,7 +230,7 @@ extension Operation {
             .jmpFarIndirect, .callFarIndirect, .retFar, .iret, .int3, .int, .into, .int1, .ud, .invalid, .hlt, .syscall,
             .sysret, .sysenter, .sysexit, .movToCR, .movToDR, .lmsw, .clts, .invlpg, .invpcid, .wrmsr, .xsetbv, .popf,
             .sti,
-            .clac, .stac, .popSegment, .movToSegment, .vmcall, .vmmcall:
+            .clac, .stac, .popSegment, .movToSegment, .les, .lds, .lss, .vmcall, .vmmcall:
             true
         default: false
         }

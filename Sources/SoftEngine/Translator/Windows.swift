@@ -143,9 +143,13 @@ extension Translator {
         return check(HostRegister.R11, size: size, write: write)
     }
 
-    /// At a constant distance from RSP.
-    mutating func stackOperand(_ displacement: Int32, size: Int, write: Bool) -> HostOperand {
-        nearOperand(GuestRegisters.stackPointer, displacement, size: size, write: write)
+    /// What PUSH and POP move, at a constant distance from RSP.
+    mutating func stackOperand(_ displacement: Int32, write: Bool) -> HostOperand {
+        guard mode.is32Bit else {
+            return nearOperand(GuestRegisters.stackPointer, displacement, size: 8, write: write)
+        }
+        code.lea32(HostRegister.R11, .memory(HostRegister.R13, displacement))
+        return check(HostRegister.R11, size: 4, write: write)
     }
 
     /// What an instruction that was emitted does to the distances between addresses. Whatever is not listed may have changed all registers.
@@ -157,6 +161,8 @@ extension Translator {
             // AH CH DH BH.
             if instruction.operandSize == 1 { registers.define(register & 3) }
         }
+        // 32-bit code has no windows: addresses wrap.
+        if mode.is32Bit { return }
         switch instruction.operation {
         case .cmp, .test, .bt, .jcc, .nop, .pause, .prefetch, .fence, .clc, .stc, .cmc, .sahf, .cli, .sti, .swapgs,
             .movnti:

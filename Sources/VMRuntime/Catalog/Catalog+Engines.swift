@@ -10,18 +10,22 @@ extension Catalog {
         entries: [
             CatalogEntry(
                 "auto", summary: "KVM where the host's processor runs guests, else in software",
-                options: [translator, perfMap],
+                options: [translator, codeMemory, perfMap],
                 make: makeSoft),
             CatalogEntry("kvm", summary: "the host kernel's KVM (/dev/kvm)", make: makeKVM),
             CatalogEntry(
                 "soft", summary: "runs the guest in software; needs nothing of the host",
-                options: [translator, perfMap],
+                options: [translator, codeMemory, perfMap],
                 make: makeSoft),
         ])
 
     private static let translator = CatalogOption.choice(
-        "translator", "whether 64-bit guest code is translated to host code (on, off)", defaultValue: "on",
+        "translator", "whether guest code is translated to host code (on, off)", defaultValue: "on",
         of: ["on", "off"])
+
+    private static let codeMemory = CatalogOption.number(
+        "code-memory", "how many MiB of translated code each vCPU keeps",
+        defaultValue: "\(SoftEngine.defaultCodeMemory >> 20)", from: 2, upTo: 1024)
 
     private static let perfMap = CatalogOption.choice(
         "perf-map", "whether /tmp/perf-PID.map names translated code for Linux's perf (on, off)", defaultValue: "off",
@@ -41,7 +45,9 @@ extension Catalog {
             }
         }
         do throws(SystemError) {
-            return try SoftEngine(parts, translates: settings.text(translator.name) == "on", perfMap: map)
+            return try SoftEngine(
+                parts, translates: settings.text(translator.name) == "on",
+                codeMemory: Int(settings.number(codeMemory.name)) << 20, perfMap: map)
         } catch {
             throw MachineError(
                 .host, "the software engine gets no address space (\(error)); raise the limit on it (ulimit -v)")

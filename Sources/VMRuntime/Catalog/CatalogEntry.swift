@@ -74,11 +74,13 @@ public struct CatalogOption: Sendable {
     /// Nil if the text can be a value of this option, else what to give instead.
     let objection: @Sendable (String) -> String?
 
-    /// A number up to `limit`, decimal or 0x.
-    static func number(_ name: String, _ summary: String, defaultValue: String?, upTo limit: UInt64) -> CatalogOption {
+    /// A number from `least` to `limit`, decimal or 0x.
+    static func number(
+        _ name: String, _ summary: String, defaultValue: String?, from least: UInt64 = 0, upTo limit: UInt64
+    ) -> CatalogOption {
         CatalogOption(name: name, summary: summary, defaultValue: defaultValue) { text in
-            if let number = parseNumber(text), number <= limit { return nil }
-            return "a number from 0 to 0x\(String(limit, radix: 16))"
+            if let number = parseNumber(text), number >= least, number <= limit { return nil }
+            return "a number from \(least) to 0x\(String(limit, radix: 16))"
         }
     }
 
