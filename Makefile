@@ -17,6 +17,7 @@ test: setup build oracle torture
 
 bench: setup build
 	scripts/bench
+	scripts/bench-guest
 
 oracle: packages
 	$(RELEASE) --product davit-oracle
