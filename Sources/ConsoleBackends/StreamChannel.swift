@@ -16,9 +16,14 @@ public final class StreamChannel: ByteChannel {
     /// Who is told when refused bytes would be taken.
     private final class Writable: Sendable {
         /// Guards the callback. Held while it is called, so that it is not under way any more when it has been replaced.
-        let callback = Mutex<(@Sendable () -> Void)?>(nil)
+        let callback = Mutex(Callback())
 
-        func tell() { callback.withLock { $0?() } }
+        /// A struct of its own: a closure that is itself what a Mutex guards gets one more wrapper around it at each look.
+        struct Callback: Sendable {
+            var call: (@Sendable () -> Void)?
+        }
+
+        func tell() { callback.withLock { $0.call?() } }
     }
 
     private static let inputLimit = 1 << 16
@@ -29,7 +34,12 @@ public final class StreamChannel: ByteChannel {
     /// Set for a terminal: keys after Ctrl-A go here.
     private let onCommand: (@Sendable (ConsoleCommand) -> Void)?
     /// Guards the receiver. Held while it is called, so that it is not under way any more when it has been replaced.
-    private let receiver = Mutex<(@Sendable (UnsafeRawBufferPointer) -> Int)?>(nil)
+    private let receiver = Mutex(Receiver())
+
+    /// As `Callback`.
+    private struct Receiver: Sendable {
+        var call: (@Sendable (UnsafeRawBufferPointer) -> Int)?
+    }
     /// Guards what came in; not held while the receiver is called. Only the loop's thread takes bytes out.
     private let input = Mutex(Input())
     private let writable = Writable()
@@ -52,10 +62,10 @@ public final class StreamChannel: ByteChannel {
         output.append(bytes) ? bytes.count : 0
     }
 
-    public func onWritable(_ callback: (@Sendable () -> Void)?) { writable.callback.withLock { $0 = callback } }
+    public func onWritable(_ callback: (@Sendable () -> Void)?) { writable.callback.withLock { $0.call = callback } }
 
     public func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {
-        self.receiver.withLock { $0 = receiver }
+        self.receiver.withLock { $0.call = receiver }
         resumeReading()
     }
 
@@ -69,7 +79,7 @@ public final class StreamChannel: ByteChannel {
     /// Ends input, and waits until all output is written; once hurried, for half a second at most.
     public func close() {
         if let inputDescriptor { loop.forget(inputDescriptor) }
-        receiver.withLock { $0 = nil }
+        receiver.withLock { $0.call = nil }
         output.flush()
         output.close()
     }
@@ -110,7 +120,7 @@ public final class StreamChannel: ByteChannel {
         let bytes = input.withLock { $0.pending }
         var isEmpty = bytes.isEmpty
         if !isEmpty {
-            let taken = receiver.withLock { receiver in bytes.withUnsafeBytes { receiver?($0) ?? 0 } }
+            let taken = receiver.withLock { receiver in bytes.withUnsafeBytes { receiver.call?($0) ?? 0 } }
             isEmpty = input.withLock { input in
                 input.pending.removeFirst(min(max(taken, 0), bytes.count))
                 return input.pending.isEmpty

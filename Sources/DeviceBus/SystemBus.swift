@@ -9,13 +9,18 @@ public final class SystemBus: GuestIO {
 
     private let isTraced = Atomic<Bool>(false)
     /// Guards who listens; not held while it is told.
-    private let listener = Mutex<(@Sendable (IOAccess) -> Void)?>(nil)
+    private let listener = Mutex(Listener())
+
+    /// A struct of its own: a closure that is itself what a Mutex guards gets one more wrapper around it at each look.
+    private struct Listener: Sendable {
+        var call: (@Sendable (IOAccess) -> Void)?
+    }
 
     public init() {}
 
     /// Installs who is told of every access after it was made, on the vCPU's thread, or removes it.
     public func trace(_ listener: (@Sendable (IOAccess) -> Void)?) {
-        self.listener.withLock { $0 = listener }
+        self.listener.withLock { $0.call = listener }
         isTraced.store(listener != nil, ordering: .releasing)
     }
 
@@ -61,7 +66,7 @@ public final class SystemBus: GuestIO {
     private func tell(
         _ space: BusSpace, isWrite: Bool, _ address: UInt64, _ width: AccessWidth, _ value: UInt64, _ device: String?
     ) {
-        let listener = listener.withLock { $0 }
+        let listener = listener.withLock { $0.call }
         listener?(
             IOAccess(
                 space: space, isWrite: isWrite, address: address, width: width, value: value & width.mask,

@@ -40,7 +40,13 @@ public final class GuestMemory: Sendable {
     public let span: UInt64
 
     /// Told of every write through this object: an engine that has translated the guest's code forgets what changed.
-    private let writeObserver = Mutex<(@Sendable (Range<UInt64>) -> Void)?>(nil)
+    private let writeObserver = Mutex(WriteObserver())
+
+    /// A struct of its own: a closure that is itself what a Mutex guards gets one more wrapper around it at each look.
+    private struct WriteObserver: Sendable {
+        var call: (@Sendable (Range<UInt64>) -> Void)?
+    }
+
     private let isObserved = Atomic<Bool>(false)
 
     /// Reserves and maps `size` bytes of RAM, a multiple of the page size above zero. Pages are allocated when first touched.
@@ -117,14 +123,14 @@ public final class GuestMemory: Sendable {
 
     /// Installs the engine's observer of writes, or removes it. `range` is in guest physical addresses; the bytes are already written.
     public func observeWrites(_ observer: (@Sendable (_ range: Range<UInt64>) -> Void)?) {
-        writeObserver.withLock { $0 = observer }
+        writeObserver.withLock { $0.call = observer }
         isObserved.store(observer != nil, ordering: .releasing)
     }
 
     /// To be called after RAM was written through `pointer(at:count:)` by anyone but the engine.
     public func didWrite(at address: GuestPhysicalAddress, count: UInt64) {
         guard count > 0, isObserved.load(ordering: .acquiring) else { return }
-        let observer = writeObserver.withLock { $0 }
+        let observer = writeObserver.withLock { $0.call }
         observer?(address.rawValue..<address.rawValue &+ count)
     }
 }

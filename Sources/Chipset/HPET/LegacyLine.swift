@@ -13,7 +13,7 @@ final class LegacyLine: MaskableIRQLine {
     /// Guards the device's level, and that the line follows it in order.
     private let state = Mutex(State())
     /// Guards who is told that the device is connected again; not held while it is.
-    private let observer = Mutex<(@Sendable () -> Void)?>(nil)
+    private let observer = Mutex(UnmaskObserver())
 
     init(_ line: any IRQLine) { self.line = line }
 
@@ -29,7 +29,7 @@ final class LegacyLine: MaskableIRQLine {
     }
 
     func observeUnmasking(_ body: @escaping @Sendable () -> Void) {
-        observer.withLock { $0 = body }
+        observer.withLock { $0.call = body }
         (line as? any MaskableIRQLine)?.observeUnmasking(body)
     }
 
@@ -45,7 +45,7 @@ final class LegacyLine: MaskableIRQLine {
     }
 
     /// Lets the device look at `isMasked`. To be called without locks.
-    func notify() { observer.withLock { $0 }?() }
+    func notify() { observer.withLock { $0.call }?() }
 
     /// The HPET's own level while the device is cut off.
     func setOwn(_ level: Bool) {

@@ -19,7 +19,7 @@ public final class IOAPIC: MMIODevice {
     let chip = Mutex(Chip())
     private let bus: any LocalAPICBus
     /// Guards who is told when a pin is unmasked; not held while they are.
-    private let unmaskObserver = Mutex<(@Sendable () -> Void)?>(nil)
+    private let unmaskObserver = Mutex(UnmaskObserver())
 
     public init(bus: any LocalAPICBus) { self.bus = bus }
 
@@ -56,7 +56,7 @@ public final class IOAPIC: MMIODevice {
     }
 
     /// Who is told, without locks, that a mask bit was cleared.
-    func observeUnmasking(_ body: (@Sendable () -> Void)?) { unmaskObserver.withLock { $0 = body } }
+    func observeUnmasking(_ body: (@Sendable () -> Void)?) { unmaskObserver.withLock { $0.call = body } }
 
     /// Sends what a raised pin asks for. An edge at a masked pin is lost (data sheet, 3.2.4, bit 16).
     func service(_ chip: inout Chip, _ pin: Int, isEdge: Bool) {
@@ -114,7 +114,7 @@ public final class IOAPIC: MMIODevice {
         case IOAPICRegister.ioregsel: chip.withLock { $0.ioregsel = UInt8(truncatingIfNeeded: value) }
         case IOAPICRegister.iowin where width.bytes >= 4:
             let isUnmasked = chip.withLock { write(&$0, $0.ioregsel, UInt32(truncatingIfNeeded: value)) }
-            if isUnmasked { unmaskObserver.withLock { $0 }?() }
+            if isUnmasked { unmaskObserver.withLock { $0.call }?() }
         case IOAPICRegister.eoi where width.bytes >= 4: endOfInterrupt(vector: UInt8(truncatingIfNeeded: value))
         default: break
         }

@@ -9,6 +9,11 @@ public protocol MaskableIRQLine: IRQLine {
     func observeUnmasking(_ body: @escaping @Sendable () -> Void)
 }
 
+/// Who is told that something is unmasked. A struct of its own: a closure that is itself what a Mutex guards gets one more wrapper around it at each look.
+struct UnmaskObserver: Sendable {
+    var call: (@Sendable () -> Void)?
+}
+
 /// Wires the ISA interrupts to the 8259 pair and the I/O APIC at once, as a PC's board does, and both to the CPUs.
 /// IRQ 0 arrives at the I/O APIC's pin 2, the others at the pin of their number; MADT says so (ACPI 6.5, 5.2.12.5).
 public final class ISAInterruptRouter: InterruptSource {

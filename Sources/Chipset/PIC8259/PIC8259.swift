@@ -22,7 +22,7 @@ public final class PIC8259: Sendable {
     let pair = Mutex(Pair())
     private let intr: @Sendable (Bool) -> Void
     /// Guards who is told when an input is unmasked; not held while they are.
-    private let unmaskObserver = Mutex<(@Sendable () -> Void)?>(nil)
+    private let unmaskObserver = Mutex(UnmaskObserver())
 
     /// `intr` is the output to the CPU: `LocalAPICBus.setExternalInterrupt`. It is called with a lock held and must not call back.
     public init(intr: @escaping @Sendable (Bool) -> Void) { self.intr = intr }
@@ -67,7 +67,7 @@ public final class PIC8259: Sendable {
     }
 
     /// Who is told, without locks, that mask bits may have been cleared.
-    func observeUnmasking(_ body: (@Sendable () -> Void)?) { unmaskObserver.withLock { $0 = body } }
+    func observeUnmasking(_ body: (@Sendable () -> Void)?) { unmaskObserver.withLock { $0.call = body } }
 
     /// Carries the secondary's output to the primary and the primary's to the CPU.
     func update(_ pair: inout Pair) {
@@ -111,7 +111,7 @@ public final class PIC8259: Sendable {
             if odd { pair[keyPath: path].writeOdd(value) } else { pair[keyPath: path].writeEven(value) }
             update(&pair)
         }
-        if odd { unmaskObserver.withLock { $0 }?() }
+        if odd { unmaskObserver.withLock { $0.call }?() }
     }
 
     private final class Ports: BytePortDevice {
