@@ -103,13 +103,19 @@ struct CodeMap: @unchecked Sendable {
 
 /// Who wants to know of a page before the first code of it is cached, if anybody.
 final class CodeObserver: Sendable {
-    /// Guards who it is; not held while it is called.
-    private let body = Mutex<(@Sendable (_ page: UInt64) -> Void)?>(nil)
+    /// Guards who it is; not held while it is called. A struct, since a bare function in a `Mutex` is wrapped once more by every look.
+    private let observer = Mutex<Observer?>(nil)
 
-    func set(_ body: (@Sendable (_ page: UInt64) -> Void)?) { self.body.withLock { $0 = body } }
+    private struct Observer: Sendable {
+        let willCache: @Sendable (_ page: UInt64) -> Void
+    }
+
+    func set(_ body: (@Sendable (_ page: UInt64) -> Void)?) {
+        observer.withLock { $0 = body.map(Observer.init) }
+    }
 
     func willCache(page: UInt64) {
-        let body = body.withLock { $0 }
-        body?(page)
+        let observer = observer.withLock { $0 }
+        observer?.willCache(page)
     }
 }

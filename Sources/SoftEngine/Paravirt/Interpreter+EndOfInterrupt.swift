@@ -34,18 +34,13 @@ extension Interpreter {
         if endOfInterruptBit { setEndOfInterruptBit(false) } else { apic?.endOfInterrupt() }
     }
 
-    private var endOfInterruptWord: GuestPhysicalAddress {
-        GuestPhysicalAddress(system.pointee.endOfInterruptPlace & ~3)
-    }
+    /// In RAM, as checked when the MSR was written. It is the vCPU's own, whose thread this is.
+    private var endOfInterruptWord: UInt64 { system.pointee.endOfInterruptPlace & ~3 }
 
-    // The word is the vCPU's own, whose thread this is.
-    private var endOfInterruptBit: Bool {
-        // RAM, as checked when the MSR was written.
-        ((try? memory.read(UInt32.self, at: endOfInterruptWord)) ?? 0) & 1 != 0
-    }
+    private var endOfInterruptBit: Bool { readPhysical(endOfInterruptWord, size: 4) & 1 != 0 }
 
     private func setEndOfInterruptBit(_ isSet: Bool) {
-        let word = (try? memory.read(UInt32.self, at: endOfInterruptWord)) ?? 0
-        try? memory.write(isSet ? word | 1 : word & ~1, at: endOfInterruptWord)
+        let word = readPhysical(endOfInterruptWord, size: 4)
+        writePhysical(endOfInterruptWord, size: 4, isSet ? word | 1 : word & ~1)
     }
 }
