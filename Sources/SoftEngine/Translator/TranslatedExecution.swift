@@ -191,9 +191,7 @@ final class TranslatedExecution {
         } else if let place = JumpCache.find(cpu, rip: cpu.pointee.rip, mode: mode) {
             enter(place - delta)
         } else {
-            guard let entry = entry(at: cpu.pointee.rip, mode) else {
-                return isRewritten(cpu.pointee.rip) ? .interpretUncached : .interpret
-            }
+            guard let entry = entry(at: cpu.pointee.rip, mode) else { return withoutUnit(at: cpu.pointee.rip) }
             remember(cpu.pointee.rip, mode, entry)
             enter(entry)
         }
@@ -319,9 +317,12 @@ final class TranslatedExecution {
     /// Code that was rewritten often counts as any other again.
     func forgetRewrites() { state.pointee.rewrites = Rewrites() }
 
-    private func isRewritten(_ rip: UInt64) -> Bool {
-        guard let physical = interpreter.physicalFetchAddress(rip) else { return false }
-        return state.pointee.rewrites.areMany(at: physical)
+    /// What to do about an address for which there is no unit.
+    private func withoutUnit(at rip: UInt64) -> Outcome {
+        guard let physical = interpreter.physicalFetchAddress(rip), state.pointee.rewrites.areMany(at: physical),
+            let chunk = interpreter.hostAddress(physical: physical & ~63)
+        else { return .interpret }
+        return state.pointee.rewrites.settles(at: physical, chunk: chunk) ? .goOn : .interpretUncached
     }
 
     /// Room for one more unit.
