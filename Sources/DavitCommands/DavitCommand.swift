@@ -8,7 +8,7 @@ public struct DavitCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "davit",
         abstract: "Runs virtual machines, with or without hardware virtualization.",
-        subcommands: [RunCommand.self, DiskCommand.self, VersionCommand.self])
+        subcommands: [RunCommand.self, DiskCommand.self, DoctorCommand.self, VersionCommand.self])
 
     public init() {}
 

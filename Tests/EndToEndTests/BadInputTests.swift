@@ -128,4 +128,16 @@ import Testing
         #expect(status == 66)
         #expect(text.hasPrefix("davit: --log /nonexistent/log: cannot write to it (No such file or directory); "))
     }
+
+    @Test func doctorSaysWhatAutoTakes() {
+        let (status, text) = run("doctor")
+        #expect(status == 0)
+        #expect(text.contains("KVM: ") && text.contains("--engine auto takes: "))
+    }
+
+    @Test(.enabled(if: !TestEngine.hasKVM)) func missingKVMIsOneLineWithTheMend() {
+        let (status, text) = run("run", "--engine", "kvm", "--kernel", HandMadeKernel(code: [0xF4]).path)
+        #expect(status == 69)
+        #expect(text.hasPrefix("davit: --engine kvm: ") && text.hasSuffix("use --engine soft"))
+    }
 }
