@@ -253,6 +253,47 @@ import X86
         #expect(guest.reports == [0x300])
     }
 
+    /// Two processors that kick each other out of HLT with interrupts off are never taken for a guest that nobody can wake.
+    @Test func kicksToAndFro() throws {
+        let guest = try guest(
+            """
+            mov rsi, offset trampoline
+            mov edi, 0x3000
+            mov ecx, 64
+            rep movsb
+            mov dword ptr [rbp + 0x310], 0x01000000
+            mov dword ptr [rbp + 0x300], 0x4500
+            mov dword ptr [rbp + 0x300], 0x4603
+            mov esi, 3000
+            1: mov eax, 5
+            mov ecx, 1
+            vmcall
+            cli
+            hlt
+            dec esi
+            jnz 1b
+            movzx eax, word ptr [0x4000]
+            out 0xE9, eax
+            jmp 9f
+            tick: iretq
+            .code16
+            trampoline:
+            xor ax, ax
+            mov ds, ax
+            2: cli
+            hlt
+            inc word ptr [0x4000]
+            mov eax, 5
+            xor ecx, ecx
+            vmcall
+            jmp 2b
+            .code64
+            9:
+            """, vcpuCount: 2)
+        guest.run()
+        #expect(guest.reports == [3000])
+    }
+
     /// A stop request ends a guest that never exits by itself, asleep or not.
     @Test(arguments: ["1: jmp 1b", "sti\n1: hlt\njmp 1b"])
     func stop(_ loop: String) throws {

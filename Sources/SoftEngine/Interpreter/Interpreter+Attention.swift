@@ -32,10 +32,11 @@ extension Interpreter {
         settleEndOfInterrupt()
         if apic.hasRequests {
             let requests = apic.takeRequests()
-            if requests.contains(.kick) { system.pointee.isKicked = true }
             if requests.contains(.NMI) { system.pointee.nmiPending = true }
             if requests.contains(.INIT) { initialize() }
             if requests.contains(.startUp) && system.pointee.waitsForSIPI { startUp(vector: requests.startUpVector) }
+            // One that came before INIT is void.
+            if requests.contains(.kick) { system.pointee.isKicked = true }
         }
         if system.pointee.waitsForSIPI { return true }
         if system.pointee.nmiPending && !system.pointee.nmiBlocked {
@@ -78,10 +79,10 @@ extension Interpreter {
         guard requests & waking == 0 else { return nil }
         let canTakeInterrupts = !system.pointee.waitsForSIPI && cpu.pointee.rflags & RFLAGS.IF != 0
         if !canTakeInterrupts {
-            // Only another vCPU can wake this one. If all are so nobody ever will.
+            // Only another vCPU can wake this one. If all are so nobody ever will, unless one has been asked and is about to wake.
             let count = gates?.dormant.wrappingAdd(1, ordering: .sequentiallyConsistent).newValue ?? 1
             defer { gates?.dormant.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
-            if count == cpuid.vcpuCount && cpu.pointee.halted != 0 && !hasPendingRequests { return .haltedForever }
+            if count == cpuid.vcpuCount && cpu.pointee.halted != 0 && !isAnyoneAsked { return .haltedForever }
             wait(requests)
             return nil
         }
@@ -89,7 +90,8 @@ extension Interpreter {
         return nil
     }
 
-    private var hasPendingRequests: Bool { apic?.hasRequests ?? false }
+    /// A vCPU has a kick, NMI, INIT or SIPI to take.
+    private var isAnyoneAsked: Bool { apic?.bus.hasRequests ?? false }
 
     private func wait(_ requests: UInt32) {
         gate?.leave()

@@ -83,6 +83,9 @@ final class LocalAPICs: LocalAPICBus, @unchecked Sendable {
         source?.endOfInterrupt(vector: vector)
     }
 
+    /// Whether any APIC has requests for its vCPU.
+    var hasRequests: Bool { apics.contains { $0.hasRequests } }
+
     /// Ends HLT of the vCPU with an APIC ID, which is its index; nothing if there is none.
     func kick(_ id: UInt64) {
         if id < UInt64(apics.count) { apics[Int(id)].acceptKick() }
