@@ -21,6 +21,9 @@ public struct KVMProcessorModel: Sendable {
     /// the kernel must save what its programs use. `shown` is what KVM shows whatever it was told.
     func kernelEntries(vcpu: Int, shown: [CPUIDEntry]) -> [CPUIDEntry] {
         var table = entries(vcpu: vcpu, supported: shown)
+        // Of KVM's own features the clock alone: it looks at what others leave in memory (PV EOI) as it is left, not as it is entered,
+        // and would not see what software has done in between.
+        if let i = table.firstIndex(where: { $0.leaf == 0x4000_0001 }) { table[i].eax &= 1 << 3 | 1 << 24 }
         guard let head = shown.first(where: { $0.leaf == 0xD && $0.subleaf == 0 }),
             head.eax & UInt32(XCR0.AVX512) == UInt32(XCR0.AVX512),
             let i = table.firstIndex(where: { $0.leaf == 0xD && $0.subleaf == 0 })
