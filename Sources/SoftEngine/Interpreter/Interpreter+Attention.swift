@@ -80,18 +80,18 @@ extension Interpreter {
         let canTakeInterrupts = !system.pointee.waitsForSIPI && cpu.pointee.rflags & RFLAGS.IF != 0
         if !canTakeInterrupts {
             // Only another vCPU can wake this one. If all are so nobody ever will, unless one has been asked and is about to wake.
-            let count = gates?.dormant.wrappingAdd(1, ordering: .sequentiallyConsistent).newValue ?? 1
-            defer { gates?.dormant.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
-            if count == cpuid.vcpuCount && cpu.pointee.halted != 0 && !isAnyoneAsked { return .haltedForever }
+            gates?.fallAsleep()
+            defer { gates?.wakeUp() }
+            let isHopeless =
+                gates?.areAllDormant(cpuid.vcpuCount) { apic?.bus.hasRequests ?? false }
+                ?? !(apic?.hasRequests ?? false)
+            if isHopeless && cpu.pointee.halted != 0 { return .haltedForever }
             wait(requests)
             return nil
         }
         wait(requests)
         return nil
     }
-
-    /// A vCPU has a kick, NMI, INIT or SIPI to take.
-    private var isAnyoneAsked: Bool { apic?.bus.hasRequests ?? false }
 
     private func wait(_ requests: UInt32) {
         gate?.leave()

@@ -48,8 +48,19 @@ final class VCPUGate: @unchecked Sendable {
 /// The gates of all vCPUs of a machine.
 final class VCPUGates: Sendable {
     private let gates = Mutex<[VCPUGate]>([])
-    /// vCPUs that nothing but another vCPU can wake.
-    let dormant = Atomic<Int>(0)
+    /// vCPUs that nothing but another vCPU can wake, in the low 16 bits; above them how often one has woken.
+    private let dormancy = Atomic<Int>(0)
+
+    func fallAsleep() { dormancy.wrappingAdd(1, ordering: .sequentiallyConsistent) }
+    func wakeUp() { dormancy.wrappingAdd(1 << 16 - 1, ordering: .sequentiallyConsistent) }
+
+    /// All of `count` vCPUs are dormant and none has been asked to wake. Nobody woke between the two looks at `dormancy`, so whoever
+    /// had been asked before still shows it.
+    func areAllDormant(_ count: Int, isAnyoneAsked: () -> Bool) -> Bool {
+        let before = dormancy.load(ordering: .sequentiallyConsistent)
+        return before & 0xFFFF == count && !isAnyoneAsked()
+            && dormancy.load(ordering: .sequentiallyConsistent) == before
+    }
 
     func add(_ gate: VCPUGate) { gates.withLock { $0.append(gate) } }
 
