@@ -74,7 +74,7 @@ public final class SoftEngine: Engine {
             lines.append(("vcpu\(vcpu.index) \(name)", "\(state.instructions)"))
             lines.append(("vcpu\(vcpu.index) interrupts", "\(system.interrupts)"))
             lines.append(("vcpu\(vcpu.index) exceptions", "\(system.exceptions)"))
-            lines.append(("vcpu\(vcpu.index) first-level TLB misses", "\(system.firstLevelMisses)"))
+            lines.append(("vcpu\(vcpu.index) first-level TLB misses", "\(system.firstLevelMisses &+ state.refills)"))
             lines.append(("vcpu\(vcpu.index) second-level TLB misses", "\(system.secondLevelMisses)"))
             for line in vcpu.translated?.statisticsLines(tscFrequency: TSCFrequency.host) ?? [] {
                 lines.append(("vcpu\(vcpu.index) \(line.name)", line.value))

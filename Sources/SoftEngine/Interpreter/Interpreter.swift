@@ -34,10 +34,8 @@ final class Interpreter {
     let emptyTLB: UnsafeMutablePointer<davit_tlb>
     /// Where cached code stands in RAM; shared by all vCPUs.
     let code: CodeMap
-    /// `memory.base`, the end of RAM below the hole, and the size of RAM above it.
+    /// `memory.base`.
     let ramBase: UnsafeMutableRawPointer
-    let lowRAMEnd: UInt64
-    let highRAMSize: UInt64
     /// What CPUID says, and what follows from it; shared by all vCPUs.
     let cpuid: CPUModel
     let isAMD: Bool
@@ -141,15 +139,13 @@ final class Interpreter {
         self.trace = trace
         self.log = log
         ramBase = memory.base
-        lowRAMEnd = memory.regions[0].size
-        highRAMSize = memory.regions.count > 1 ? memory.regions[1].size : 0
         cpu.pointee.translations = translations
         cpu.pointee.pcid_generations = pcidGenerations
         cpu.pointee.global_generation = 1
         cpu.pointee.ram_base = UInt64(UInt(bitPattern: memory.base))
-        cpu.pointee.low_ram_end = lowRAMEnd
+        cpu.pointee.low_ram_end = memory.regions[0].size
         cpu.pointee.high_ram_start = GuestMemory.holeEnd
-        cpu.pointee.high_ram_size = highRAMSize
+        cpu.pointee.high_ram_size = memory.regions.count > 1 ? memory.regions[1].size : 0
         cpu.pointee.apic_page = UInt64.max
         cpu.pointee.code_pages = code.words
         cpu.pointee.tlb_current = davit_cpu_tlb(cpu, 0)

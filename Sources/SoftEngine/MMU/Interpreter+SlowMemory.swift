@@ -111,10 +111,7 @@ extension Interpreter {
     @inline(__always)
     func hostAddress(physical: UInt64) -> UnsafeMutableRawPointer? {
         // Safe: RAM is `ramBase` + address in both regions, which end on page boundaries.
-        if physical < lowRAMEnd || physical &- GuestMemory.holeEnd < highRAMSize {
-            return ramBase + Int(truncatingIfNeeded: physical)
-        }
-        return nil
+        davit_is_ram(cpu, physical) ? ramBase + Int(truncatingIfNeeded: physical) : nil
     }
 
     /// Reads `size` bytes (1 to 8) that lie in one page.
