@@ -38,7 +38,8 @@ fuzz-disks: packages
 fuzz-devices: packages
 	DAVIT_FUZZ_SEEDS=$(or $(SEEDS),2000) $(SWIFT) test --no-parallel --filter anythingIsSurvived
 
-# A Debian 12 root disk with its kernel, and what must hold of it, booted from raw and from qcow2.
+# A Debian 12 root disk with its kernel, and what must hold of it, booted from raw with that kernel and from qcow2 with its own.
+# ENGINE=kvm for the other engine.
 DEBIAN = .build/guest/debian
 
 debian: packages
@@ -48,7 +49,8 @@ check-debian: debian build
 	for format in raw qcow2; do \
 	    qemu-img convert -O $$format $(DEBIAN).raw $(DEBIAN)-check.$$format && \
 	    for part in vmlinuz initrd key; do cp $(DEBIAN).$$part $(DEBIAN)-check.$$part; done && \
-	    scripts/check-debian $(DEBIAN)-check.$$format || exit 1; \
+	    scripts/check-debian $(DEBIAN)-check.$$format --engine $(or $(ENGINE),soft) \
+	        $$([ $$format = raw ] || echo --own-kernel) || exit 1; \
 	done
 
 torture: packages

@@ -47,6 +47,7 @@ let package = Package(
         room("NetBackends", on: ["CDavit", "HostLinux", "MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
+        room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
         room(
@@ -59,10 +60,8 @@ let package = Package(
             "VMRuntime",
             on: [
                 "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
-                "VirtioTransport", "VirtioDevices", "BlockFormats", "NetBackends", "ConsoleBackends", "ACPITables",
-                "BootLoaders",
-                "SoftEngine",
-                "KVMEngine",
+                "VirtioTransport", "VirtioDevices", "BlockFormats", "DiskContents", "NetBackends", "ConsoleBackends",
+                "ACPITables", "BootLoaders", "SoftEngine", "KVMEngine",
             ]),
 
         // Floor 4: the product.
@@ -116,6 +115,7 @@ let package = Package(
         tests("VirtioDevices", of: ["VirtioDevices", "HostLinux"]),
         tests("NetBackends", of: ["NetBackends"]),
         tests("BlockFormats", of: ["BlockFormats"]),
+        tests("DiskContents", of: ["DiskContents"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,9 +1,9 @@
 import VMRuntime
 
-/// How a guest's kernel is found and entered: `LinuxBootLoader` or `MultibootLoader`.
+/// How a guest's kernel is found and entered: `LinuxBootLoader`, `DiskBootLoader` or `MultibootLoader`.
 public protocol GuestBootLoader: Sendable {
-    /// The kernel's path.
-    var kernel: String { get }
+    /// The kernel's path; nil if it is on the first disk.
+    var kernelPath: String? { get }
     /// Sets what the machine loads besides the kernel.
     func configure(_ machine: inout MachineConfiguration)
 }
@@ -21,10 +21,24 @@ public struct LinuxBootLoader: GuestBootLoader {
         self.commandLine = commandLine
     }
 
+    public var kernelPath: String? { kernel }
+
     public func configure(_ machine: inout MachineConfiguration) {
         machine.initrd = initrd
         machine.commandLine = commandLine
     }
+}
+
+/// The Linux system on the first disk: its newest kernel, or what its boot loader's configuration names, with the initrd that goes with it.
+public struct DiskBootLoader: GuestBootLoader {
+    /// Goes behind the command line that the disk has.
+    public var commandLine: String
+
+    public init(commandLine: String = "") { self.commandLine = commandLine }
+
+    public var kernelPath: String? { nil }
+
+    public func configure(_ machine: inout MachineConfiguration) { machine.commandLine = commandLine }
 }
 
 /// A kernel that follows the Multiboot specification, version 1.
@@ -38,6 +52,8 @@ public struct MultibootLoader: GuestBootLoader {
         self.commandLine = commandLine
         self.modules = modules
     }
+
+    public var kernelPath: String? { kernel }
 
     public func configure(_ machine: inout MachineConfiguration) {
         machine.commandLine = commandLine

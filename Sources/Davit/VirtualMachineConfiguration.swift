@@ -35,7 +35,7 @@ public struct VirtualMachineConfiguration: Sendable {
     public func validate() throws(MachineError) { try machine.validate() }
 
     var machine: MachineConfiguration {
-        var machine = MachineConfiguration(kernel: bootLoader.kernel)
+        var machine = MachineConfiguration(kernel: bootLoader.kernelPath)
         bootLoader.configure(&machine)
         machine.memorySize = memorySize
         machine.cpuCount = cpuCount

@@ -6,23 +6,11 @@ import VMRuntime
 extension RunCommand {
     /// Puts the flags together; throws `ValidationError` for flags that are wrong as such, `MachineError` for what they ask for.
     func makeConfiguration() throws -> VirtualMachineConfiguration {
-        guard let kernel = try single(kernel, "--kernel") else {
-            throw ValidationError("--kernel is missing: give the path of the kernel to boot")
-        }
+        let kernel = try single(kernel, "--kernel")
         let commandLine = try single(cmdline, "--cmdline (or --append)") ?? ""
         let initrd = try single(initrd, "--initrd (or --initramfs)")
-        var configuration: VirtualMachineConfiguration
-        if module.isEmpty {
-            configuration = VirtualMachineConfiguration(
-                bootLoader: LinuxBootLoader(kernel: kernel, initrd: initrd, commandLine: commandLine))
-        } else {
-            guard initrd == nil else {
-                throw ValidationError(
-                    "--initrd and --module clash: Linux takes the first, Multiboot kernels the second; leave one")
-            }
-            configuration = VirtualMachineConfiguration(
-                bootLoader: MultibootLoader(kernel: kernel, commandLine: commandLine, modules: module.map(Self.module)))
-        }
+        var configuration = VirtualMachineConfiguration(
+            bootLoader: try makeBootLoader(kernel: kernel, initrd: initrd, commandLine: commandLine))
         if let text = try single(memory, "--memory") {
             guard let size = ByteCount.parse(text) else {
                 throw MachineError(
@@ -53,6 +41,31 @@ extension RunCommand {
         configuration.resetAction = noReboot ? .end : .restart
         configuration.printsStatistics = stats
         return configuration
+    }
+
+    private func makeBootLoader(
+        kernel: String?, initrd: String?, commandLine: String
+    ) throws -> any GuestBootLoader {
+        guard let kernel else {
+            guard !disk.isEmpty else {
+                throw ValidationError(
+                    "--kernel is missing: give the path of the kernel to boot, or --disk with a system that has one")
+            }
+            guard initrd == nil, module.isEmpty else {
+                throw ValidationError(
+                    "\(initrd == nil ? "--module" : "--initrd") goes with --kernel: give that too, or neither to boot what is on the first disk"
+                )
+            }
+            return DiskBootLoader(commandLine: commandLine)
+        }
+        guard !module.isEmpty else {
+            return LinuxBootLoader(kernel: kernel, initrd: initrd, commandLine: commandLine)
+        }
+        guard initrd == nil else {
+            throw ValidationError(
+                "--initrd and --module clash: Linux takes the first, Multiboot kernels the second; leave one")
+        }
+        return MultibootLoader(kernel: kernel, commandLine: commandLine, modules: module.map(Self.module))
     }
 
     /// A log level, a file, or both.

@@ -8,7 +8,9 @@ struct RunCommand: ParsableCommand {
         commandName: "run", abstract: "Boots a kernel in a new virtual machine.", discussion: RunHelp.discussion)
 
     // Everything is parsed as a list of strings, so that a flag given twice is noticed and each mistake gets a sentence of our own.
-    @Option(parsing: .unconditionalSingleValue, help: "The kernel: bzImage, ELF with a PVH entry, or Multiboot.")
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: "The kernel: bzImage, ELF with a PVH entry, or Multiboot. (default: the Linux on the first disk)")
     var kernel: [String] = []
 
     @Option(

@@ -42,19 +42,26 @@ extension Machine {
             return board
         } catch {
             board.detach()
-            throw error as? MachineError
-                ?? MachineError(.image, "--kernel \(configuration.kernel) cannot be entered: \(error)")
+            throw error as? MachineError ?? MachineError(.image, "the kernel cannot be entered: \(error)")
         }
     }
 
+    /// The files that the user has given, or those on the first disk.
+    private func bootFiles() throws(MachineError) -> BootFiles {
+        if let givenFiles { return givenFiles }
+        return try BootFiles(
+            disk: disks[0], path: configuration.disks[0].settings["path"] ?? "", configuration, log: log)
+    }
+
     private func loadKernel() throws(MachineError) -> LoadedKernel {
+        let files = try bootFiles()
         do {
             let tables = try ACPITableSet(
                 ACPIPlatform(
                     processorCount: configuration.cpuCount, serialPorts: Set(configuration.serialPorts.indices),
                     virtioCount: configuration.virtioMMIOCount))
             let request = BootRequest(
-                kernel: kernel, initrd: initrd, modules: modules, commandLine: configuration.commandLine,
+                kernel: files.kernel, initrd: files.initrd, modules: files.modules, commandLine: files.commandLine,
                 rsdp: tables.rsdp)
             let loaded = try BootLoader.load(request, into: memory)
             try tables.write(into: memory)

@@ -28,9 +28,8 @@ public final class Machine: Sendable {
     let engineReason: String?
     let memory: GuestMemory
     let loop: EventLoop
-    let kernel: KernelFile
-    let initrd: KernelFile?
-    let modules: [BootModule]
+    /// What the user has given to boot; nil if it is on the first disk.
+    let givenFiles: BootFiles?
     let serialChannels: [StreamChannel?]
     let disks: [MachineDisk]
     let networks: [MachineNetwork]
@@ -46,10 +45,8 @@ public final class Machine: Sendable {
         engine = choice.engine
         engineReason = choice.reason
         do throws(BootError) {
-            kernel = try KernelFile(path: configuration.kernel, flag: "--kernel")
-            initrd = try Self.openInitrd(configuration, kernel: kernel, log: log)
-            modules = try configuration.modules.map { module throws(BootError) in
-                BootModule(file: try KernelFile(path: module.path, flag: "--module"), arguments: module.arguments)
+            givenFiles = try configuration.kernel.map { path throws(BootError) in
+                try BootFiles(kernel: path, configuration, log: log)
             }
         } catch {
             throw MachineError(error)
@@ -83,18 +80,6 @@ public final class Machine: Sendable {
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
         serialChannels = channels
-    }
-
-    /// The initrd that was given; else, for a machine with disks, one that reaches them, if its kernel's modules are to be found.
-    private static func openInitrd(
-        _ configuration: MachineConfiguration, kernel: KernelFile, log: Log
-    ) throws(BootError) -> KernelFile? {
-        if let path = configuration.initrd { return try KernelFile(path: path, flag: "--initrd") }
-        guard !configuration.disks.isEmpty, configuration.modules.isEmpty,
-            let maker = InitramfsMaker(kernel: kernel), let made = try maker.make()
-        else { return nil }
-        log.write(.info, "an initramfs with the disk drivers of \(maker.release) was made")
-        return made
     }
 
     private static func openDisks(_ choices: [ComponentChoice]) throws(MachineError) -> [MachineDisk] {

@@ -32,8 +32,8 @@ public struct MachineConfiguration: Equatable, Sendable {
     public var memorySize: UInt64 = 512 << 20
     public var cpuCount = 1
     public var engine = ComponentChoice("auto")
-    /// Path of a bzImage, an ELF with a PVH note, or a Multiboot kernel.
-    public var kernel: String
+    /// Path of a bzImage, an ELF with a PVH note, or a Multiboot kernel. Nil: a Linux kernel that lies on the first disk, with its initrd.
+    public var kernel: String?
     /// Path of the initial RAM disk for Linux.
     public var initrd: String?
     public var commandLine = ""
@@ -52,13 +52,21 @@ public struct MachineConfiguration: Equatable, Sendable {
     /// The engine's figures go to the log when the guest ends.
     public var printsStatistics = false
 
-    public init(kernel: String) { self.kernel = kernel }
+    public init(kernel: String?) { self.kernel = kernel }
 
     /// Throws what is wrong with the settings themselves; files are looked at when the machine is made.
     public func validate() throws(MachineError) {
         try validateMemory()
         guard (1...Self.maximumCPUs).contains(cpuCount) else {
             throw MachineError(.configuration, "--cpus \(cpuCount) is out of range; give 1 to \(Self.maximumCPUs)")
+        }
+        if kernel == nil, initrd != nil {
+            throw MachineError(
+                .configuration, "--initrd without --kernel: give both, or neither to boot what is on the first disk")
+        }
+        if kernel == nil, disks.isEmpty {
+            throw MachineError(
+                .configuration, "neither --kernel nor --disk is given: there is nothing to boot; give one of them")
         }
         if initrd != nil, let module = modules.first {
             throw MachineError(

@@ -1,3 +1,4 @@
+import DavitTesting
 import MachineModel
 import Testing
 

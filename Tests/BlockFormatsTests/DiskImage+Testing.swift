@@ -1,3 +1,4 @@
+import DavitTesting
 import MachineModel
 
 @testable import BlockFormats
@@ -12,20 +13,6 @@ extension DiskImage {
     func write(_ offset: UInt64, _ bytes: [UInt8]) throws {
         var bytes = bytes
         try bytes.withUnsafeMutableBytes { try write(at: offset, from: BlockBuffers($0)) }
-    }
-}
-
-/// A random sequence that is the same for the same seed (splitmix64).
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-        return z ^ z >> 31
     }
 }
 

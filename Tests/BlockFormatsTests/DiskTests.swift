@@ -1,3 +1,4 @@
+import DavitTesting
 import Glibc
 import HostLinux
 import MachineModel

@@ -1,3 +1,4 @@
+import DavitTesting
 import Glibc
 import MachineModel
 import Testing

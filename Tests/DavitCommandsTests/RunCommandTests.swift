@@ -29,6 +29,11 @@ import VMRuntime
         #expect((linux as? LinuxBootLoader)?.commandLine == "--verbose -- init=/bin/sh")
     }
 
+    @Test func withoutAKernelTheDiskIsBooted() throws {
+        let loader = try configuration("--disk", "debian.qcow2", "--cmdline", "quiet").bootLoader
+        #expect((loader as? DiskBootLoader)?.commandLine == "quiet")
+    }
+
     @Test func multibootModulesKeepTheirOrderAndArguments() throws {
         let loader = try configuration("--kernel", "k", "--module", "a x=1 y", "--module", "b").bootLoader
         let multiboot = try #require(loader as? MultibootLoader)

@@ -12,7 +12,16 @@ import Testing
 
     @Test(
         arguments: [
-            (["run"], 64, "davit: --kernel is missing: give the path of the kernel to boot; see 'davit help run'"),
+            (
+                ["run"], 64,
+                "davit: --kernel is missing: give the path of the kernel to boot, or --disk with a system that has one; "
+                    + "see 'davit help run'"
+            ),
+            (
+                ["run", "--disk", "a", "--initrd", "x"], 64,
+                "davit: --initrd goes with --kernel: give that too, or neither to boot what is on the first disk; "
+                    + "see 'davit help run'"
+            ),
             (
                 ["run", "--kernel", "a", "--kernel", "b"], 64,
                 "davit: --kernel is given 2 times: leave one; see 'davit help run'"
@@ -110,6 +119,16 @@ import Testing
             #expect(!text.contains("\n"))
         }
         #expect(run("run", "--kernel", "/bin/ls").status == 65)
+    }
+
+    @Test func disksWithNothingToBoot() {
+        let disk = HandMadeKernel(file: [UInt8](repeating: 0, count: 1 << 20))
+        let (status, text) = run("run", "--disk", "\(disk.path),format=raw")
+        #expect(status == 65)
+        #expect(
+            text
+                == "davit: --disk \(disk.path): nothing to boot: it has no ext4 file system (no partition table either): "
+                + "give a kernel with --kernel")
     }
 
     @Test func initrdThatIsMissingOrTooLarge() {

@@ -1,10 +1,10 @@
 import Glibc
 
 /// A directory of its own, removed at the end with all that is in it.
-final class TemporaryDirectory {
-    let path: String
+public final class TemporaryDirectory {
+    public let path: String
 
-    init() throws {
+    public init() throws {
         var template = Array("/tmp/davit-disks-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw ToolFailure(command: "mkdtemp", status: errno, output: "") }
         path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
@@ -12,10 +12,10 @@ final class TemporaryDirectory {
 
     deinit { _ = try? Tool.run(["rm", "-rf", path]) }
 
-    subscript(name: String) -> String { path + "/" + name }
+    public subscript(name: String) -> String { path + "/" + name }
 
     /// Makes a file of those bytes and returns its path.
-    func file(_ name: String, _ bytes: [UInt8]) throws -> String {
+    public func file(_ name: String, _ bytes: [UInt8]) throws -> String {
         let descriptor = open(self[name], O_RDWR | O_CREAT | O_TRUNC, 0o644)
         defer { close(descriptor) }
         guard Glibc.write(descriptor, bytes, bytes.count) == bytes.count else {
@@ -24,7 +24,7 @@ final class TemporaryDirectory {
         return self[name]
     }
 
-    func bytes(_ name: String) throws -> [UInt8] {
+    public func bytes(_ name: String) throws -> [UInt8] {
         let descriptor = open(self[name], O_RDONLY)
         defer { close(descriptor) }
         var status = stat()
@@ -37,18 +37,18 @@ final class TemporaryDirectory {
     }
 }
 
-struct ToolFailure: Error, CustomStringConvertible {
-    let command: String
-    let status: Int32
-    let output: String
-    var description: String { "\(command): status \(status)\n\(output)" }
+public struct ToolFailure: Error, CustomStringConvertible {
+    public let command: String
+    public let status: Int32
+    public let output: String
+    public var description: String { "\(command): status \(status)\n\(output)" }
 }
 
 /// A program of the host's.
-enum Tool {
+public enum Tool {
     /// Runs it and returns its output; throws unless it ends with status 0.
     @discardableResult
-    static func run(_ words: [String]) throws -> String {
+    public static func run(_ words: [String]) throws -> String {
         let (status, output) = try start(words)
         guard status == 0 else {
             throw ToolFailure(command: words.joined(separator: " "), status: status, output: output)
@@ -57,7 +57,7 @@ enum Tool {
     }
 
     /// Runs it and returns its exit status and what it printed, errors among it.
-    static func start(_ words: [String]) throws -> (status: Int32, output: String) {
+    public static func start(_ words: [String]) throws -> (status: Int32, output: String) {
         var template = Array("/tmp/davit-output-XXXXXX".utf8CString)
         let output = mkstemp(&template)
         defer {
