@@ -36,7 +36,7 @@ public final class SoftEngine: Engine {
             wake: { doorbells[$0].ring(DAVIT_EXIT_INTERRUPT.rawValue) })
         var vcpus: [SoftVCPU] = []
         for index in 0..<parts.vcpuCount {
-            let interpreter = Interpreter(
+            let interpreter = try Interpreter(
                 memory: parts.memory, io: parts.io, code: code, cpuid: model, apic: apics[index], clock: parts.clock,
                 start: start, gates: gates, trace: parts.trace, log: parts.log)
             doorbells[index].connect(interpreter.cpu)

@@ -86,6 +86,29 @@ import Testing
         #expect(text.hasPrefix("davit: --memory 4 TiB is more than this host has; give at most "))
     }
 
+    /// A host that has less and less memory to give, wherever that is noticed: one line, or a guest that runs.
+    @Test func hostOutOfMemory() {
+        // mov al, 0x10; out 0xf4, al
+        let kernel = HandMadeKernel(code: [0xB0, 0x10, 0xE6, 0xF4, 0xF4])
+        let arguments = ["run", "--engine", "soft", "--kernel", kernel.path, "--memory", "64", "--cpus", "2"]
+        var refusals: Set<String> = []
+        var runs = 0
+        for addressSpace in stride(from: 50_000, through: 1_250_000, by: 25_000) {
+            let davit = DavitProcess(arguments + ["--device", "debug-exit"], addressSpace: addressSpace)
+            let status = davit.waitForExit(seconds: 20)
+            if status == 0x21 {
+                runs += 1
+                #expect(davit.text == "")
+            } else {
+                #expect(status == 71, "with \(addressSpace) KiB")
+                let lines = davit.text.split(separator: "\n")
+                #expect(lines.count == 1 && davit.text.hasPrefix("davit: "), "with \(addressSpace) KiB: \(davit.text)")
+                refusals.insert(davit.text)
+            }
+        }
+        #expect(runs > 0 && refusals.count > 1, "\(runs) runs, refusals: \(refusals)")
+    }
+
     @Test func helpIsNoMistake() {
         let (status, text) = run("help", "run")
         #expect(status == 0)

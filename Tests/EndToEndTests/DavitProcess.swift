@@ -25,7 +25,8 @@ final class DavitProcess {
         case terminal(PseudoTerminal)
     }
 
-    init(_ arguments: [String], streams: Streams = .pipes) {
+    /// `addressSpace`: at most so many KiB of it, as `ulimit -v` sets it.
+    init(_ arguments: [String], streams: Streams = .pipes, addressSpace: Int? = nil) {
         var childInput: Int32 = -1
         var childOutput: Int32 = -1
         var actions = posix_spawn_file_actions_t()
@@ -60,8 +61,10 @@ final class DavitProcess {
             posix_spawn_file_actions_adddup2(&actions, 0, 2)
         }
         var process: pid_t = 0
-        var words: [UnsafeMutablePointer<CChar>?] = ([Self.path] + arguments).map { strdup($0) } + [nil]
-        let failure = posix_spawn(&process, Self.path, &actions, &attributes, &words, environ)
+        var command = [Self.path] + arguments
+        if let addressSpace { command = ["/bin/sh", "-c", "ulimit -v \(addressSpace); exec \"$@\"", "sh"] + command }
+        var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
+        let failure = posix_spawn(&process, command[0], &actions, &attributes, &words, environ)
         words.forEach { free($0) }
         precondition(
             failure == 0, "\(Self.path) does not start (\(String(cString: strerror(failure)))); run make build")

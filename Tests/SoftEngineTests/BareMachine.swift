@@ -23,7 +23,7 @@ final class BareMachine {
 
     init(_ mode: Mode = .long64) throws {
         self.mode = mode
-        interpreter = Interpreter(memory: try GuestMemory(size: 1 << 20), io: ports)
+        interpreter = try Interpreter(memory: try GuestMemory(size: 1 << 20), io: ports)
         let cpu = interpreter.cpu
         cpu.pointee.rflags = RFLAGS.reserved1
         cpu.pointee.code_size = mode.rawValue

@@ -253,6 +253,91 @@ import X86
         #expect(guest.reports == [0x300])
     }
 
+    /// A guest that floods itself: each handler asks for the next interrupt before it ends, and a timer of the shortest period rings
+    /// besides. None is lost, and the handler's word that no more may come holds.
+    @Test func flood() throws {
+        let guest = try guest(
+            """
+            mov dword ptr [rbp + 0x3E0], 0xB
+            mov dword ptr [rbp + 0x320], 0x20040
+            mov dword ptr [rbp + 0x380], 1
+            xor ebx, ebx
+            mov dword ptr [rbp + 0x300], 0x44040
+            sti
+            1: pause
+            cmp ebx, 50000
+            jb 1b
+            mov eax, ebx
+            out 0xE9, eax
+            jmp 9f
+            tick: inc ebx
+            mov dword ptr [rbp + 0x300], 0x44040
+            mov dword ptr [rbp + 0xB0], 0
+            cmp ebx, 50000
+            jb 2f
+            and dword ptr [rsp + 16], ~0x200
+            2: iretq
+            9:
+            """)
+        guest.run()
+        #expect(guest.reports == [50000])
+    }
+
+    /// The other processor does nothing but interrupt this one, until it is told that 500 have arrived (many fall together).
+    @Test func floodFromOutside() throws {
+        let guest = try guest(
+            """
+            mov rsi, offset trampoline
+            mov edi, 0x3000
+            mov ecx, 96
+            rep movsb
+            mov dword ptr [rbp + 0x310], 0x01000000
+            mov dword ptr [rbp + 0x300], 0x4500
+            mov dword ptr [rbp + 0x300], 0x4603
+            xor ebx, ebx
+            sti
+            1: pause
+            cmp byte ptr [0x4000], 2
+            jne 1b
+            mov eax, 1
+            out 0xE9, eax
+            jmp 9f
+            tick: inc ebx
+            mov dword ptr [rbp + 0xB0], 0
+            cmp ebx, 500
+            jne 2f
+            mov byte ptr [0x4000], 1
+            2: iretq
+            .code16
+            trampoline:
+            xor ax, ax
+            mov ds, ax
+            # Its APIC's registers are reached by segments of 4 GiB: big real mode.
+            lgdt cs:[table - trampoline]
+            mov eax, cr0
+            inc ax
+            mov cr0, eax
+            mov bx, 0x10
+            mov ds, bx
+            dec ax
+            mov cr0, eax
+            mov ebx, 0xFEE00300
+            mov dword ptr [ebx + 0x10], 0
+            2: mov dword ptr [ebx], 0x4040
+            cmp byte ptr cs:[0x1000], 1
+            jne 2b
+            mov byte ptr [0x4000], 2
+            cli
+            hlt
+            table: .word 0xFF
+            .long 0x500
+            .code64
+            9:
+            """, vcpuCount: 2)
+        guest.run()
+        #expect(guest.reports == [1])
+    }
+
     /// Two processors that kick each other out of HLT with interrupts off are never taken for a guest that nobody can wake.
     @Test func kicksToAndFro() throws {
         let guest = try guest(

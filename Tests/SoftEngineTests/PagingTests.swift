@@ -294,6 +294,83 @@ import X86
         #expect(stored.map(\.value) == [0x77, 0x5566_7788, 0x1122_3344])
     }
 
+    /// Code where no RAM is: its bytes come from the device. Those of nothing at all are 0xFF, an opcode that nothing defines.
+    @Test func codeFromDevices() throws {
+        let guest = try guest(
+            [1 << 40 | 7, 0x8000_0007],
+            """
+            lea r15, [rip + 1f]
+            mov eax, 0x40000000
+            jmp rax
+            1: lea r15, [rip + 2f]
+            mov eax, 0x400010C3
+            call rax
+            mov eax, 0x77
+            out 0xE9, eax
+            2:
+            """)
+        guest.run()
+        // The device's byte at 0xC3 is 0xC3: RET.
+        #expect(guest.reports == [6, 0, 0x77])
+    }
+
+    /// Fetches say so where NX or SMEP is on.
+    @Test func fetchFromAbsentAndForbiddenPages() throws {
+        let guest = try guest(
+            [0, 1 << 63 | 0x20_2003],
+            """
+            lea r15, [rip + 1f]
+            mov eax, 0x40000123
+            jmp rax
+            1: lea r15, [rip + 2f]
+            mov eax, 0x40001456
+            jmp rax
+            2:
+            """)
+        guest.run()
+        #expect(guest.reports == [14, 0x10, 0x4000_0123, 14, 0x11, 0x4000_1456])
+    }
+
+    /// Code that runs off the lower half's end, by itself and by a jump, meets #GP at the first address that is none.
+    @Test(arguments: [
+        "mov rax, 0x7FFFFFFFFFFE\njmp rax", "mov rax, 0x800000000000\njmp rax",
+        "mov rax, 0x800000000000\npush rax\nret",
+    ])
+    func pastTheCanonicalEdge(_ jump: String) throws {
+        let guest = try guest([], "lea r15, [rip + 1f]\n\(jump)\n1:")
+        // The last page of the lower half: tables at 0x105000, 0x106000, 0x107000.
+        guest[0x10_07F8, as: UInt64.self] = 0x10_5007
+        guest[0x10_5FF8, as: UInt64.self] = 0x10_6007
+        guest[0x10_6FF8, as: UInt64.self] = 0x10_7007
+        guest[0x10_7FF8, as: UInt64.self] = 0x20_0007
+        guest[0x20_0FFE, as: UInt16.self] = 0x9090
+        guest.run()
+        #expect(guest.reports == [13, 0])
+    }
+
+    /// Two pages of code take turns at one address, 20000 times, by INVLPG and by CR3: what runs is what is mapped, and code memory does not grow.
+    @Test(arguments: ["invlpg [rdi]", "mov rax, cr3\nmov cr3, rax"])
+    func codeRemappedOverAndOver(_ flush: String) throws {
+        let guest = try guest(
+            [0x20_0007],
+            """
+            mov dword ptr [0x200000], 0xC303C683
+            mov dword ptr [0x201000], 0xC305C683
+            mov edi, 0x40000000
+            xor esi, esi
+            mov ecx, 20000
+            1: xor dword ptr [0x104000], 0x1000
+            \(flush)
+            call rdi
+            dec ecx
+            jnz 1b
+            mov eax, esi
+            out 0xE9, eax
+            """)
+        guest.run()
+        #expect(guest.reports == [20000 * 4])
+    }
+
     /// A table where no RAM is reads as all ones: reserved bits are set.
     @Test func pageTablesPastRAM() throws {
         let guest = try guest(

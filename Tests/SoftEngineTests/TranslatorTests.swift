@@ -25,7 +25,7 @@ private struct Bench {
     var memory: GuestMemory { interpreter.memory }
 
     init(isTranslated: Bool) throws {
-        interpreter = Interpreter(memory: try GuestMemory(size: Self.memorySize), io: NoDevices())
+        interpreter = try Interpreter(memory: try GuestMemory(size: Self.memorySize), io: NoDevices())
         let cpu = interpreter.cpu
         cpu.pointee.code_size = 8
         cpu.pointee.efer = EFER.LME | EFER.LMA

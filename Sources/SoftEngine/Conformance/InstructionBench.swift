@@ -55,7 +55,7 @@ package final class InstructionBench {
     /// the descriptors of the local descriptor table.
     package init(mapping: [Pages], ldt: [UInt64] = []) throws(SystemError) {
         memory = try GuestMemory(size: 4 << 20)
-        interpreter = Interpreter(memory: memory, io: Silence())
+        interpreter = try Interpreter(memory: memory, io: Silence())
         cpu = interpreter.cpu
         hostDecoder = Decoder(features: .host, behaviour: HostCPUID.isAMD ? .amd : [])
 

@@ -65,7 +65,7 @@ package final class ProgramBench {
     /// `isShared`: translated as on a machine with several vCPUs, LOCK prefixes and all.
     package init(ramSize: UInt64, isTranslated: Bool, isShared: Bool = false) throws(SystemError) {
         memory = try GuestMemory(size: ramSize)
-        interpreter = Interpreter(memory: memory, io: devices)
+        interpreter = try Interpreter(memory: memory, io: devices)
         cpu = interpreter.cpu
         ram = memory.base
         self.ramSize = Int(ramSize)

@@ -1,4 +1,5 @@
 import CDavit
+import HostLinux
 
 /// A straight-line run of decoded instructions inside one physical page.
 struct CachedBlock: BitwiseCopyable {
@@ -29,17 +30,21 @@ struct InstructionCache {
     /// Instructions in a block at most.
     static let longestBlock = 64
 
-    let instructions: UnsafeMutablePointer<Instruction>
-    let blocks: UnsafeMutablePointer<CachedBlock>
-    private let bytes: UnsafeMutablePointer<UInt8>
+    private let instructionArray: ReservedArray<Instruction>
+    private let blockArray: ReservedArray<CachedBlock>
+    private let byteArray: ReservedArray<UInt8>
+    var instructions: UnsafeMutablePointer<Instruction> { instructionArray.base }
+    var blocks: UnsafeMutablePointer<CachedBlock> { blockArray.base }
+    private var bytes: UnsafeMutablePointer<UInt8> { byteArray.base }
     private let buckets: UnsafeMutablePointer<Int32>
     /// What is used of the above: instructions, blocks, bytes.
     private let used: UnsafeMutablePointer<Int>
 
-    init() {
-        instructions = .allocate(capacity: Self.instructionCapacity)
-        blocks = .allocate(capacity: Self.blockCapacity)
-        bytes = .allocate(capacity: Self.instructionCapacity * Instruction.maximumLength)
+    /// Throws if the host refuses the memory.
+    init() throws(SystemError) {
+        instructionArray = try ReservedArray(capacity: Self.instructionCapacity)
+        blockArray = try ReservedArray(capacity: Self.blockCapacity)
+        byteArray = try ReservedArray(capacity: Self.instructionCapacity * Instruction.maximumLength)
         buckets = .allocate(capacity: Self.bucketCount)
         buckets.initialize(repeating: -1, count: Self.bucketCount)
         used = .allocate(capacity: 3)
@@ -47,9 +52,9 @@ struct InstructionCache {
     }
 
     func deallocate() {
-        instructions.deallocate()
-        blocks.deallocate()
-        bytes.deallocate()
+        instructionArray.deallocate()
+        blockArray.deallocate()
+        byteArray.deallocate()
         buckets.deallocate()
         used.deallocate()
     }

@@ -12,7 +12,9 @@ extension Interpreter {
         }
         if requests & DAVIT_EXIT_CALL.rawValue != 0 {
             davit_cpu_served(cpu, DAVIT_EXIT_CALL.rawValue)
-            serveFlushRequests()
+            // Another vCPU wants write tags dropped, or to be alone.
+            gate?.leave()
+            enterGuest()
         }
         if requests & DAVIT_EXIT_INTERRUPT.rawValue != 0, cpu.pointee.shadow == 0 {
             // First the bit: what comes from now on sets it again.
@@ -96,7 +98,7 @@ extension Interpreter {
     private func wait(_ requests: UInt32) {
         gate?.leave()
         davit_cpu_wait(cpu, requests)
-        if let gate, gate.enter() { serveFlushRequests() }
+        enterGuest()
     }
 
     /// INIT (SDM vol. 3, table 9-1): as RESET, but for memory, MSRs, the time-stamp counter and x87/SSE state. All but the boot

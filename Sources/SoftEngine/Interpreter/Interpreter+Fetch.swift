@@ -85,7 +85,7 @@ extension Interpreter {
         if let gates, let gate {
             gate.leave()
             gates.dropWriteTags(exceptOf: gate)
-            if gate.enter() { serveFlushRequests() }
+            enterGuest()
         }
         if system.pointee.standsIn { code.observer.willCache(page: physical >> 12) }
     }

@@ -1,10 +1,5 @@
 import CDavit
-import Synchronization
 import X86
-
-/// Held while a locked instruction works on memory that no host instruction reaches atomically: devices, and operands
-/// across cache lines or pages.
-private let splitLock = Mutex<Void>(())
 
 // Operands of integer instructions, in the letters of `OperandForm`.
 extension Interpreter {
@@ -108,19 +103,17 @@ extension Interpreter {
         }
     }
 
-    /// Runs `body` under the lock for locked instructions without a host instruction to match.
+    /// Runs `body` while no other vCPU runs: a locked instruction without a host instruction to match. (Where the guest's processor
+    /// is another engine's, that one's vCPUs go on: they see the access in two halves.)
     func splitLocked(_ body: () throws(GuestFault) -> UInt64) throws(GuestFault) -> UInt64 {
-        var fault: GuestFault?
-        let value = splitLock.withLock { _ in
-            do throws(GuestFault) {
-                return try body()
-            } catch {
-                fault = error
-                return 0
-            }
+        guard let gates, let gate else { return try body() }
+        var result: Result<UInt64, GuestFault> = .success(0)
+        gates.runAlone(gate) {
+            if gate.mustFlush() { serveFlushRequests() }
+            result = Result { () throws(GuestFault) in try body() }
         }
-        if let fault { throw fault }
-        return value
+        if gate.enter() { serveFlushRequests() }
+        return try result.get()
     }
 
     /// The operand lies in two cache lines: hosts may slow down or kill a process that locks such.

@@ -1,5 +1,6 @@
 import CDavit
 import GuestMemory
+import HostLinux
 import MachineModel
 import X86
 
@@ -8,7 +9,7 @@ import X86
 /// Everything hot lives in `cpu`; this object's fields are constant, so that no access check stands in the way.
 /// Only the vCPU's own thread calls it.
 final class Interpreter {
-    /// The architectural state; owned by this object, page aligned.
+    /// The architectural state, page aligned; in `stateArray`.
     let cpu: UnsafeMutablePointer<davit_cpu>
     /// `cpu.gpr`.
     let gpr: UnsafeMutablePointer<UInt64>
@@ -21,7 +22,9 @@ final class Interpreter {
 
     /// What only the interpreter needs; owned by this object.
     let system: UnsafeMutablePointer<SystemState>
-    /// Second-level TLB, `DAVIT_TRANSLATIONS` entries, and the current generation of each PCID; owned by this object.
+    private let stateArray: ReservedArray<UInt8>
+    /// Second-level TLB, and the current generation of each PCID; owned by this object.
+    private let translationArray: ReservedArray<davit_translation>
     let translations: UnsafeMutablePointer<davit_translation>
     let pcidGenerations: UnsafeMutablePointer<UInt64>
     /// See `JumpTags`; owned by this object.
@@ -71,27 +74,23 @@ final class Interpreter {
     let trace: TraceOptions
     let log: @Sendable (String) -> Void
 
-    /// `code` is the map that this vCPU shares with others.
+    /// `code` is the map that this vCPU shares with others. Throws if the host refuses memory.
     init(
         memory: GuestMemory, io: any GuestIO, code: CodeMap, cpuid: CPUModel, apic: LocalAPIC? = nil,
         clock: (any VMClock)? = nil, start: MachineStart = MachineStart(),
         gates: VCPUGates? = nil, foreign: PrincipalEngine? = nil, foreignIndex: Int = 0, trace: TraceOptions = [],
         log: @escaping @Sendable (String) -> Void = { _ in }
-    ) {
+    ) throws(SystemError) {
         // While translated code runs, the host's RSP points at the state: the page before it takes the few pushes.
-        let byteCount = Self.stackSize + MemoryLayout<davit_cpu>.stride
-        let raw = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 4096)
-        raw.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
-        cpu = (raw + Self.stackSize).bindMemory(to: davit_cpu.self, capacity: 1)
+        stateArray = try ReservedArray(capacity: Self.stackSize + MemoryLayout<davit_cpu>.stride)
+        translationArray = try ReservedArray(capacity: Int(DAVIT_TRANSLATIONS))
+        host = try HostExecutor()
+        cache = try InstructionCache()
+        cpu = UnsafeMutableRawPointer(stateArray.base + Self.stackSize).bindMemory(to: davit_cpu.self, capacity: 1)
         gpr = davit_cpu_gpr(cpu)
         segments = davit_cpu_segment(cpu)
         self.memory = memory
         self.io = io
-        do {
-            host = try HostExecutor()
-        } catch {
-            fatalError("no memory for code: \(error)")
-        }
         self.code = code
         self.cpuid = cpuid
         isAMD = cpuid.isAMD
@@ -112,10 +111,7 @@ final class Interpreter {
         system = .allocate(capacity: 1)
         system.initialize(to: SystemState())
         system.pointee.standsIn = foreign != nil
-        translations = .allocate(capacity: Int(DAVIT_TRANSLATIONS))
-        translations.initialize(
-            repeating: davit_translation(tag: 0, translation: 0, generation: 0, unused: 0),
-            count: Int(DAVIT_TRANSLATIONS))
+        translations = translationArray.base
         pcidJumpTags = .allocate(capacity: JumpTags.pcidCount)
         pcidJumpTags.initialize(repeating: 0, count: JumpTags.pcidCount)
         jumpPages = .allocate(capacity: JumpTags.pageWords)
@@ -128,11 +124,10 @@ final class Interpreter {
         empty.initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<davit_tlb>.stride)
         emptyTLB = empty.bindMemory(to: davit_tlb.self, capacity: 1)
         Self.empty(emptyTLB)
-        cache = InstructionCache()
         decoder = Decoder(
             features: cpuid.instructionFeatures(cpu: cpu), behaviour: cpuid.isAMD ? .amd : [])
         self.gates = gates
-        gate = gates == nil ? nil : VCPUGate(cpu: cpu)
+        gate = if let gates { VCPUGate(cpu: cpu, of: gates) } else { nil }
         if let gates, let gate { gates.add(gate) }
         branches = .allocate(capacity: 2 * Self.branchRingSize)
         branches.initialize(repeating: 0, count: 2 * Self.branchRingSize)
@@ -158,16 +153,16 @@ final class Interpreter {
     }
 
     /// An interpreter with RAM to itself, as tests want it.
-    convenience init(memory: GuestMemory, io: any GuestIO) {
-        guard let code = CodeMap(span: memory.span) else { fatalError("no address space for the map of cached code") }
-        self.init(
+    convenience init(memory: GuestMemory, io: any GuestIO) throws(SystemError) {
+        guard let code = CodeMap(span: memory.span) else { throw SystemError("mmap") }
+        try self.init(
             memory: memory, io: io, code: code, cpuid: CPUModel(vcpuCount: 1, tscFrequency: 1_000_000_000))
     }
 
     deinit {
-        (UnsafeMutableRawPointer(cpu) - Self.stackSize).deallocate()
+        stateArray.deallocate()
         system.deallocate()
-        translations.deallocate()
+        translationArray.deallocate()
         pcidGenerations.deallocate()
         pcidJumpTags.deallocate()
         jumpPages.deallocate()

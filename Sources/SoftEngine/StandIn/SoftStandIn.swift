@@ -18,7 +18,7 @@ public final class SoftStandIn: StandIn {
         let gates = parts.vcpuCount > 1 ? VCPUGates() : nil
         var processors: [any StandInProcessor] = []
         for index in 0..<parts.vcpuCount {
-            let interpreter = Interpreter(
+            let interpreter = try Interpreter(
                 memory: parts.memory, io: parts.io, code: code, cpuid: model, clock: parts.clock,
                 start: MachineStart(tsc: principal.start, time: 0), gates: gates, foreign: principal,
                 foreignIndex: index,
