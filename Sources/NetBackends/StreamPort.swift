@@ -7,7 +7,10 @@ import Synchronization
 ///
 /// The far end gets whole checksums. TCP super-packets go there as they are: whoever ends TCP connections takes data of any length.
 public final class StreamPort: PacketPort {
-    private static let inputSize = 256 << 10
+    /// As much as a guest's TCP asks for at once: the far end drops what the socket has no room for, and takes long to notice.
+    private static let inputSize = 8 << 20
+    /// What is read at a time: little enough for the host's second-level cache.
+    private static let readSize = 256 << 10
     private static let lengthSize = 4
 
     public let offloads: PacketOffloads = [.checksum, .tcp4, .tcp6, .ecn]
@@ -145,25 +148,30 @@ public final class StreamPort: PacketPort {
         }
         if hasRoom { callbacks.tellWritable() }
         let isGone = input.withLock { input in
-            while deliver(&input) {
+            while true {
+                guard deliver(&input) else { return true }
+                guard input.end - input.start < Self.inputSize else {
+                    loop.setEnabled(false, for: descriptor)
+                    return false
+                }
                 let count = read(&input)
                 if count == 0 { return true }
-                if count < 0 { return false }
+                if count < 0 { break }
             }
+            loop.setEnabled(true, for: descriptor)
             return false
         }
         if isGone { end() }
     }
 
-    /// Offers all whole frames; false if the receiver wants no more.
+    /// Offers whole frames until the receiver wants no more; false if the stream makes no sense.
     private func deliver(_ input: inout Bytes) -> Bool {
-        while input.end - input.start >= Self.lengthSize {
+        while !isHeld.load(ordering: .acquiring), input.end - input.start >= Self.lengthSize {
             let length = Int(
                 UInt32(bigEndian: input.buffer.loadUnaligned(fromByteOffset: input.start, as: UInt32.self)))
             // No frame is that long: the stream is out of step, and stays so.
             guard length <= Self.inputSize - Self.lengthSize else {
                 input.start = input.end
-                end()
                 return false
             }
             let first = input.start + Self.lengthSize
@@ -172,13 +180,9 @@ public final class StreamPort: PacketPort {
             // The far end has made the checksums itself, over bytes that no wire has touched since.
             header.flags = PacketHeader.dataValid
             let frame = UnsafeRawBufferPointer(rebasing: input.buffer[first..<first + length])
-            guard length == 0 || offer(header, frame) else {
-                loop.setEnabled(false, for: descriptor)
-                return false
-            }
+            guard length == 0 || offer(header, frame) else { break }
             input.start = first + length
         }
-        loop.setEnabled(true, for: descriptor)
         return true
     }
 
@@ -193,7 +197,10 @@ public final class StreamPort: PacketPort {
 
     /// Bytes read; 0 at the stream's end, -1 if there are none now.
     private func read(_ input: inout Bytes) -> Int {
-        if input.start > 0 {
+        if input.start == input.end {
+            input.start = 0
+            input.end = 0
+        } else if input.end == Self.inputSize {
             let rest = input.end - input.start
             // Safe: both ranges are the buffer's own.
             memmove(input.buffer.baseAddress!, input.buffer.baseAddress! + input.start, rest)
@@ -202,7 +209,7 @@ public final class StreamPort: PacketPort {
         }
         while true {
             let count = recv(
-                descriptor, input.buffer.baseAddress! + input.end, input.buffer.count - input.end, 0)
+                descriptor, input.buffer.baseAddress! + input.end, min(Self.inputSize - input.end, Self.readSize), 0)
             if count > 0 { input.end += count }
             if count >= 0 { return count }
             if errno == EAGAIN { return -1 }

@@ -14,6 +14,7 @@ public final class UserNetwork: Sendable {
     private static let mtu = 65520
     /// The longest frame it takes (ETH_MAX_MTU).
     private static let maximumFrame = 65535
+    private static let socketRoom = 4 << 20
     private static let socketInChild: Int32 = 3
 
     /// Starts passt, which must be on PATH. `onEnd` takes a line if it ends before `close`.
@@ -25,6 +26,9 @@ public final class UserNetwork: Sendable {
         guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
             throw NetError(.refused, "no socket (\(String(cString: strerror(errno))))")
         }
+        // passt drops what its socket has no room for; the host caps this at net.core.wmem_max.
+        var room = Int32(Self.socketRoom)
+        _ = setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, socklen_t(MemoryLayout<Int32>.size))
         let ending = Ending(onEnd)
         do throws(NetError) {
             process = try Self.start(ports, socket: ends[1])

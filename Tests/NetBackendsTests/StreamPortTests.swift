@@ -92,6 +92,29 @@ import Testing
         port.close()
     }
 
+    /// A far end that drops what the socket does not take loses nothing while the guest is slow, up to some megabytes.
+    @Test func theSocketIsReadWhileTheReceiverIsSlow() throws {
+        inbox.setOpen(false)
+        let frames = (0..<100).map { [UInt8](repeating: UInt8($0), count: 60_000) }
+        _ = fcntl(far, F_SETFL, fcntl(far, F_GETFL) | O_NONBLOCK)
+        for frame in frames {
+            let bytes = framed(frame)
+            var done = 0
+            try #require(
+                wait {
+                    let count = bytes.withUnsafeBytes { Glibc.write(far, $0.baseAddress! + done, bytes.count - done) }
+                    done += max(count, 0)
+                    return done == bytes.count
+                })
+        }
+        #expect(inbox.count == 0)
+        inbox.setOpen(true)
+        port.resumeReceiving()
+        #expect(wait { inbox.count == frames.count })
+        #expect(inbox.all == frames)
+        port.close()
+    }
+
     @Test func framesGoOutBehindTheirLength() {
         #expect(send(Array(0..<60)))
         #expect(read(64) == framed(Array(0..<60)))
