@@ -49,7 +49,7 @@ let package = Package(
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
-        room("BootLoaders", on: ["MachineModel", "GuestMemory", "X86"]),
+        room("BootLoaders", on: ["CCompression", "MachineModel", "GuestMemory", "X86"]),
         room(
             "SoftEngine",
             on: ["CDavit", "HostLinux", "X86Assembler", "GuestMemory", "X86", "MachineModel"]),

@@ -1,12 +1,12 @@
 import GuestMemory
 import MachineModel
 
-/// All ACPI tables of a machine, laid out for the upper half of the BIOS area, 0xE0000 to 0xFFFFF.
+/// All ACPI tables of a machine, laid out for the part of the BIOS area below the BIOS itself, 0xE0000 to 0xEFFFF.
 ///
 /// The root pointer comes first, where kernels that search for it by themselves find it; boot protocols hand its address over too.
 public struct ACPITableSet: Sendable {
     /// Where the tables go; memory maps call it reserved.
-    public static let area: Range<UInt64> = 0xE_0000..<0x10_0000
+    public static let area: Range<UInt64> = 0xE_0000..<0xF_0000
 
     /// The root pointer's address.
     public let rsdp = GuestPhysicalAddress(area.lowerBound)

@@ -9,6 +9,7 @@ enum BIOSDataArea {
         page.write(PlatformLayout.Port.com1.lowerBound, at: 0x400)
         page.write(UInt16(MemoryMap.extendedBIOSDataArea >> 4), at: 0x40E)
         page.write(UInt16(MemoryMap.extendedBIOSDataArea >> 10), at: 0x413)
+        try BIOSServices.write(page: &page, into: memory)
         try memory.write(bytes: page.bytes, at: GuestPhysicalAddress(0))
 
         // The extended area's first byte is its size in KiB.

@@ -89,6 +89,8 @@ public enum BootLoader {
             throw BootSource(flag: "--memory", file: "").error(
                 .doesNotFit, "\(memory.size) bytes hold no kernel", mend: "give at least 2M, or 128M for Linux")
         }
+        var request = request
+        request.kernel = try request.kernel.unpacked()
         var boot = Boot(request: request, memory: memory)
         try boot.writing { () throws(NotRAM) in try BIOSDataArea.write(into: memory) }
         return try KernelImage.recognize(request).load(&boot)

@@ -1,7 +1,6 @@
 /// Says what a file is that was taken for a kernel.
 enum FileKind {
     private static let signatures: [(offset: Int, bytes: [UInt8], what: String)] = [
-        (0, [0x1F, 0x8B], "a gzip-compressed file (unpack it with gunzip first)"),
         (0, [0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00], "an xz-compressed file (unpack it with unxz first)"),
         (0, [0x28, 0xB5, 0x2F, 0xFD], "a zstd-compressed file (unpack it with unzstd first)"),
         (0, [0x02, 0x21, 0x4C, 0x18], "an lz4-compressed file (unpack it with unlz4 first)"),

@@ -13,6 +13,15 @@ bool davit_inflate(const void *from, size_t count, void *to, size_t room, bool r
     return good;
 }
 
+bool davit_gunzip(const void *from, size_t count, void *to, size_t room) {
+    z_stream stream = {.next_in = (Bytef *)from, .avail_in = (uInt)count, .next_out = to, .avail_out = (uInt)room};
+    if (inflateInit2(&stream, MAX_WBITS + 16) != Z_OK) return false;
+    // The end is reached only if the checksum is right.
+    bool good = inflate(&stream, Z_FINISH) == Z_STREAM_END && stream.avail_out == 0;
+    inflateEnd(&stream);
+    return good;
+}
+
 size_t davit_deflate(const void *from, size_t count, void *to, size_t room) {
     z_stream stream = {.next_in = (Bytef *)from, .avail_in = (uInt)count, .next_out = to, .avail_out = (uInt)room};
     if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) != Z_OK) return 0;

@@ -135,10 +135,10 @@ extension [UInt8] {
         let tables = try ACPITableSet(ACPIPlatform(processorCount: 1))
         try tables.write(into: memory)
         let area = GuestPhysicalAddress(0xE_0000)
-        let clean = try memory.readBytes(at: area, count: 0x2_0000)
-        try memory.write(bytes: [UInt8](repeating: 0xEE, count: 0x2_0000), at: area)
+        let clean = try memory.readBytes(at: area, count: 0x1_0000)
+        try memory.write(bytes: [UInt8](repeating: 0xEE, count: 0x1_0000), at: area)
         try tables.write(into: memory)
-        #expect(try memory.readBytes(at: area, count: 0x2_0000) == clean)
+        #expect(try memory.readBytes(at: area, count: 0x1_0000) == clean)
     }
 
     @Test func whatCannotBeDescribedIsRefused() {
@@ -147,7 +147,7 @@ extension [UInt8] {
         #expect(throws: ACPIError.serialPort(4)) {
             try ACPITableSet(ACPIPlatform(processorCount: 1, serialPorts: [4]))
         }
-        let huge = ACPITable(signature: "OEM1", revision: 1, body: [UInt8](repeating: 0, count: 0x2_0000))
+        let huge = ACPITable(signature: "OEM1", revision: 1, body: [UInt8](repeating: 0, count: 0x1_0000))
         #expect(throws: ACPIError.self) { try ACPITableSet(ACPIPlatform(processorCount: 1, tables: [huge])) }
         #expect(throws: Never.self) { try ACPITableSet(ACPIPlatform(processorCount: 1024)) }
     }

@@ -56,7 +56,7 @@ import Testing
 
     @Test(
         arguments: [
-            ([0x1F, 0x8B, 8, 0], "gzip"), ([0xFD, 0x37, 0x7A, 0x58, 0x5A, 0], "xz"),
+            ([0xFD, 0x37, 0x7A, 0x58, 0x5A, 0], "xz"),
             ([0x28, 0xB5, 0x2F, 0xFD], "zstd"),
             (Array("070701".utf8), "cpio archive"), (Array("#!/bin/sh\n".utf8), "script"),
             (Array("hello".utf8), "text"),
@@ -72,6 +72,66 @@ import Testing
         let error = #expect(throws: BootError.self) { try BootLoader.load(BootRequest(kernel: file), into: memory) }
         #expect(error?.reason == .notAKernel)
         #expect(error?.problem.contains(word) == true, "\(error?.description ?? "")")
+    }
+
+    /// A gzip file (RFC 1952) with one stored block (RFC 1951, 3.2.4), as no tool would pack it.
+    private func gzip(_ bytes: [UInt8]) -> [UInt8] {
+        var crc: UInt32 = 0xFFFF_FFFF
+        for byte in bytes {
+            crc ^= UInt32(byte)
+            for _ in 0..<8 { crc = crc & 1 != 0 ? crc >> 1 ^ 0xEDB8_8320 : crc >> 1 }
+        }
+        let size = UInt64(bytes.count)
+        return [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3, 1] + TinyELF.little(size, 2) + TinyELF.little(size ^ 0xFFFF, 2)
+            + bytes + TinyELF.little(UInt64(~crc), 4) + TinyELF.little(size, 4)
+    }
+
+    private func file(_ bytes: [UInt8]) -> KernelFile { KernelFile(bytes: bytes, name: "xen.gz", flag: "--kernel") }
+
+    @Test func aPackedKernelIsUnpacked() throws {
+        let plain = MultibootTests.kernel().bytes
+        let loaded = try BootLoader.load(BootRequest(kernel: file(gzip(plain))), into: memory)
+        #expect(loaded.bootProtocol == .multiboot)
+        #expect(loaded.state.rip == 0x10_0002)
+    }
+
+    /// Any byte changed or missing is noticed, whether in the header, in the data, in the checksum or in the size.
+    @Test func aDamagedPackedKernelIsRefused() {
+        let packed = gzip(MultibootTests.kernel().bytes)
+        for count in stride(from: 4, to: packed.count, by: 7) {
+            #expect(throws: BootError.self, "cut to \(count)") {
+                try BootLoader.load(BootRequest(kernel: file(Array(packed.prefix(count)))), into: memory)
+            }
+        }
+        // Flags, time and system (bytes 3 to 9) and the stored block's padding (in byte 10) may be what they like.
+        for place in [0, 1, 2, 11, 12] + Array(15..<packed.count) {
+            var bytes = packed
+            bytes[place] ^= 0x40
+            #expect(throws: BootError.self, "byte \(place)") {
+                try BootLoader.load(BootRequest(kernel: file(bytes)), into: memory)
+            }
+        }
+    }
+
+    /// The size that a packed file claims is believed only as far as deflate can reach.
+    @Test func aPackedFileThatClaimsTooMuchIsRefusedAtOnce() {
+        let bytes = Array(gzip([1, 2, 3]).dropLast(4)) + [0, 0, 0, 0x3F]
+        let error = #expect(throws: BootError.self) {
+            try BootLoader.load(BootRequest(kernel: file(bytes)), into: memory)
+        }
+        #expect(error?.problem.contains("gzip") == true)
+    }
+
+    /// Who calls a BIOS comes back: each vector leads to code that ends with IRET.
+    @Test func realModeInterruptsReturn() throws {
+        _ = try BootLoader.load(BootRequest(kernel: file(MultibootTests.kernel().bytes)), into: memory)
+        for vector in UInt64(0)..<256 {
+            let offset = try memory.read(UInt16.self, at: GuestPhysicalAddress(vector * 4))
+            let segment = try memory.read(UInt16.self, at: GuestPhysicalAddress(vector * 4 + 2))
+            let code = try memory.readBytes(at: GuestPhysicalAddress(UInt64(segment) << 4 + UInt64(offset)), count: 12)
+            #expect(code.contains(0xCF), "INT \(vector)")
+        }
+        #expect(try memory.read(UInt16.self, at: GuestPhysicalAddress(0x413)) == 639)
     }
 
     @Test func aMachineWithoutMemoryAbove1MiBIsRefused() throws {
