@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian bench-debian check-netboot coverage format check setup packages boot-loop guest-programs stress clean
+.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian bench-debian check-netboot coverage format check setup packages boot-loop check-xen guest-programs stress clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -68,6 +68,10 @@ torture: packages
 # BOOTS=n, CPUS=n.
 boot-loop: setup build
 	scripts/boot-loop --boots $(or $(BOOTS),200) --cpus $(or $(CPUS),1)
+
+# Debian's Xen with a dom0 that makes a domU; CPUS=n; PEER=1 for the same under QEMU's TCG beside it.
+check-xen: packages build
+	scripts/check-xen --cpus $(or $(CPUS),1) $(if $(PEER),--peer)
 
 # Programs of real weight, natively and in guests with 1 and 2 vCPUs; JOBS="gcc perl" for some of them. Needs root, for chroot.
 guest-programs: setup build
