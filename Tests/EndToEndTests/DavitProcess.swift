@@ -108,6 +108,9 @@ final class DavitProcess {
         output = -1
     }
 
+    /// The process's number.
+    var number: Int32 { process }
+
     func signal(_ number: Int32) { kill(process, number) }
 
     /// Reads output until `wanted` appears in what has come since the last call that found something. False after `seconds`

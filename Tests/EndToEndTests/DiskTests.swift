@@ -10,30 +10,15 @@ struct DiskTests {
     /// A file system with one file in it; nil if the host cannot make one.
     private func makeDisk() throws -> String {
         let path = "/tmp/davit-disk-\(getpid()).raw"
-        try run("mkdir -p \(path).d && echo from the host >\(path).d/greeting && rm -f \(path)")
-        try run("/sbin/mke2fs -q -t ext4 -d \(path).d \(path) 32M")
+        try Shell.run("mkdir -p \(path).d && echo from the host >\(path).d/greeting && rm -f \(path)")
+        try Shell.run("/sbin/mke2fs -q -t ext4 -d \(path).d \(path) 32M")
         return path
-    }
-
-    private struct CommandFailed: Error {
-        let command: String
-    }
-
-    private func run(_ command: String) throws {
-        var process: pid_t = 0
-        let arguments = ["sh", "-c", command]
-        var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var status: Int32 = 0
-        guard posix_spawn(&process, "/bin/sh", nil, nil, &words, environ) == 0,
-            waitpid(process, &status, 0) == process, status == 0
-        else { throw CommandFailed(command: command) }
     }
 
     @Test(arguments: [LinuxGuest.kernel61, LinuxGuest.kernel612])
     func debiansDriverReadsAndWritesTheDisk(kernel: String) throws {
         let disk = try makeDisk()
-        defer { try? run("rm -rf \(disk) \(disk).d") }
+        defer { try? Shell.run("rm -rf \(disk) \(disk).d") }
         let davit = LinuxGuest.start(
             kernel: kernel,
             commandLine:
@@ -45,15 +30,15 @@ struct DiskTests {
         let sum = davit.text.split(whereSeparator: \.isWhitespace).map(String.init).first {
             $0.count == 32 && $0.allSatisfy(\.isHexDigit)
         }
-        try run("/sbin/e2fsck -fn \(disk) >/dev/null")
+        try Shell.run("/sbin/e2fsck -fn \(disk) >/dev/null")
         let written = try #require(sum)
-        try run("/sbin/debugfs -R 'cat noise' \(disk) 2>/dev/null | md5sum | grep -q \(written)")
+        try Shell.run("/sbin/debugfs -R 'cat noise' \(disk) 2>/dev/null | md5sum | grep -q \(written)")
     }
 
     @Test func aReadOnlyDiskStaysAsItIs() throws {
         let disk = try makeDisk()
-        defer { try? run("rm -rf \(disk) \(disk).d") }
-        try run("md5sum \(disk) >\(disk).d/sum")
+        defer { try? Shell.run("rm -rf \(disk) \(disk).d") }
+        try Shell.run("md5sum \(disk) >\(disk).d/sum")
         let davit = LinuxGuest.start(
             commandLine:
                 "console=ttyS0 quiet davit.run=mount+/dev/vda+/root;mount+-o+ro+/dev/vda+/root;cat+/root/greeting;"
@@ -61,12 +46,12 @@ struct DiskTests {
             "--disk", disk + ",readonly=on")
         #expect(davit.waitForExit(seconds: patience) == 0)
         #expect(davit.text.contains("from the host"))
-        try run("md5sum -c --status \(disk).d/sum")
+        try Shell.run("md5sum -c --status \(disk).d/sum")
     }
 
     @Test func aDiskServesOneMachine() throws {
         let disk = try makeDisk()
-        defer { try? run("rm -rf \(disk) \(disk).d") }
+        defer { try? Shell.run("rm -rf \(disk) \(disk).d") }
         let first = LinuxGuest.start(commandLine: "console=ttyS0 quiet", "--disk", disk)
         #expect(first.waitFor(LinuxGuest.prompt, seconds: patience))
         let second = LinuxGuest.start("--disk", disk)

@@ -27,6 +27,9 @@ public final class VirtioBlock: VirtioDevice {
     /// The driver flushes by itself; else every write is made durable before it is done (5.2.5.2).
     private let hasWriteBack = Atomic<Bool>(false)
     private let report: @Sendable (String) -> Void
+    /// Guards which errors the user has been told of since the last reset.
+    private let told = Mutex<[BlockError]>([])
+    private static let mostTold = 16
 
     /// `queueCount` request queues, usually one for each processor. `report` takes a line when the host fails a request; it may drop
     /// lines.
@@ -87,7 +90,10 @@ public final class VirtioBlock: VirtioDevice {
         for index in queueSizes.indices { notify(queue: index) }
     }
 
-    public func reset(_ done: @escaping @Sendable () -> Void) { queues.stop(done) }
+    public func reset(_ done: @escaping @Sendable () -> Void) {
+        told.withLock { $0 = [] }
+        queues.stop(done)
+    }
 
     public func notify(queue index: Int) {
         let queue = queues[index]
@@ -190,9 +196,19 @@ public final class VirtioBlock: VirtioDevice {
         switch result {
         case .success: finish(chain, BlockStatus.ok, on: queue)
         case .failure(let error):
-            report("\(name): the guest gets an I/O error: \(error)")
+            tell(of: error)
             finish(chain, BlockStatus.ioError, on: queue)
         }
+    }
+
+    /// The user hears of each kind of error once.
+    private func tell(of error: BlockError) {
+        let isNew = told.withLock { told in
+            guard !told.contains(error), told.count < Self.mostTold else { return false }
+            told.append(error)
+            return true
+        }
+        if isNew { report("\(name): the guest gets an I/O error: \(error)") }
     }
 
     private func finish(_ chain: DescriptorChain, _ status: UInt8, on queue: DeviceQueue) {
