@@ -11,6 +11,7 @@ public enum BootProtocol: String, CaseIterable, Sendable {
     case pvh
     /// Multiboot 1.
     case multiboot
+    case multiboot2
 }
 
 /// A file that is put into memory beside the kernel, with the string that goes with it.
@@ -80,8 +81,8 @@ public struct LoadedKernel: Sendable {
 /// Memory may be dirty: whatever the kernel is promised to find zeroed is zeroed. So the same request can be loaded again on each
 /// reset. ACPI tables are not the loader's business: they stand in the BIOS area, which the loader leaves alone.
 public enum BootLoader {
-    /// How much of a file the protocols look at to know it: Multiboot's search window is the largest.
-    static let headSize = 8192
+    /// How much of a file the protocols look at to know it: Multiboot 2's search window is the largest.
+    static let headSize = MultibootHeader.searchLimit2
 
     /// Throws one line for the user if the kernel cannot be booted; memory may then hold parts of it.
     public static func load(_ request: BootRequest, into memory: GuestMemory) throws(BootError) -> LoadedKernel {

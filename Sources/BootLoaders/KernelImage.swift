@@ -6,7 +6,7 @@ enum KernelImage {
     case multiboot(MultibootHeader)
 
     /// Looks at what the file holds, and never at its name. A Multiboot header goes before a PVH note, because only Multiboot says
-    /// what modules are for; the request's protocol decides where a kernel has several.
+    /// what modules are for, and version 1 before version 2, for want of a difference; the request's protocol decides where a kernel has several.
     static func recognize(_ request: BootRequest) throws(BootError) -> KernelImage {
         let file = request.kernel
         let wanted = request.bootProtocol
@@ -20,8 +20,14 @@ enum KernelImage {
             default: throw mismatch(file, "is a bzImage", header.hasEntry64 ? "linux64 or linux32" : "linux32")
             }
         }
-        let multiboot = try MultibootHeader(searching: head, file: file)
+        let multiboot = try MultibootHeader.version1(searching: head, file: file)
         if let multiboot, wanted == nil || wanted == .multiboot { return .multiboot(multiboot) }
+        if multiboot == nil || wanted == .multiboot2,
+            let multiboot2 = try MultibootHeader.version2(searching: head, file: file),
+            wanted == nil || wanted == .multiboot2
+        {
+            return .multiboot(multiboot2)
+        }
         if ELFImage.isPresent(in: head) {
             let image = try ELFImage(head: head, file: file)
             let note = try image.pvhEntry()

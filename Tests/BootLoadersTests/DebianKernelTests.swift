@@ -24,7 +24,7 @@ struct DebianKernelTests {
         case .pvh:
             // pvh_start_xen begins with CLD.
             #expect(try memory.read(UInt8.self, at: GuestPhysicalAddress(loaded.state.rip)) == 0xFC)
-        case .linux32, .multiboot:
+        case .linux32, .multiboot, .multiboot2:
             Issue.record("\(path) is no kernel of Debian's: \(loaded.report)")
         }
     }

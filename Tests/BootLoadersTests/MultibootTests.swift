@@ -149,13 +149,6 @@ private enum Header {
         #expect(refusal(Self.kernel(flags: 1 << 5).bytes)?.reason == .unsupported)
     }
 
-    @Test func refusesMultiboot2WithAWordOfWhatItIs() {
-        let magic: UInt32 = 0xE852_50D6
-        let fields: [UInt32] = [magic, 0, 16, 0 &- magic &- 16]
-        let error = refusal(fields.flatMap { TinyELF.little(UInt64($0), 4) })
-        #expect(error?.reason == .unsupported && error?.problem.contains("Multiboot 2") == true)
-    }
-
     @Test func refusesAKernelWithNeitherELFNorAddresses() {
         #expect(refusal(Header.plain(flags: 0) + [0, 0, 0, 0])?.reason == .malformed)
     }
