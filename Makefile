@@ -17,6 +17,7 @@ test: setup build oracle torture
 
 bench: setup build
 	scripts/bench
+	scripts/bench-kvm
 	scripts/bench-guest
 
 oracle: packages
@@ -65,9 +66,9 @@ check-netboot: build
 torture: packages
 	$(RELEASE) --product davit-torture
 
-# BOOTS=n, CPUS=n.
+# BOOTS=n, CPUS=n, ENGINE=kvm.
 boot-loop: setup build
-	scripts/boot-loop --boots $(or $(BOOTS),200) --cpus $(or $(CPUS),1)
+	scripts/boot-loop --boots $(or $(BOOTS),200) --cpus $(or $(CPUS),1) --engine $(or $(ENGINE),soft)
 
 # Debian's Xen with a dom0 that makes a domU; CPUS=n; PEER=1 for the same under QEMU's TCG beside it.
 check-xen: packages build

@@ -93,3 +93,40 @@ def run_guest(options, initramfs, cpus, memory, limit):
             print("\n".join(lines[i:i + 60]))
             fail(f"the kernel in the guest with {cpus} vCPUs complains")
     return lines
+
+
+def beyond_guest(process):
+    """Proportional set size without the guest's RAM, in bytes."""
+    total, counts = 0, True
+    with open(f"/proc/{process}/smaps") as maps:
+        for line in maps:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                counts = "davit-guest-memory" not in line
+            elif counts and line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def cpu_time(process):
+    with open(f"/proc/{process}/stat") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def at_the_shell(davit, engine, kernel, initrd, seconds):
+    """Memory beyond the guest's, and the share of a core, with the guest waiting at its shell."""
+    argv = [davit, "run", "--engine", engine, "--kernel", kernel, "--initrd", initrd, "--memory", "512", "--cmdline", "console=ttyS0 quiet"]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    text = b""
+    while b"poweroff -f" not in text:
+        more = os.read(process.stdout.fileno(), 65536)
+        if not more:
+            fail("the guest ended before its shell")
+        text += more
+    time.sleep(3)
+    memory, before = beyond_guest(process.pid), cpu_time(process.pid)
+    time.sleep(seconds)
+    share = (cpu_time(process.pid) - before) / seconds
+    process.terminate()
+    process.wait()
+    return memory, share

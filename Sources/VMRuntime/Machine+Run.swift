@@ -52,6 +52,7 @@ extension Machine {
                     .host, "no thread for vCPU \(vcpu.index): \(error); lower --cpus or raise the limit on processes")
             }
         }
+        ProgramPages.release()
         return waitForEnd(of: board)
     }
 

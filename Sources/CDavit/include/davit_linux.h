@@ -23,4 +23,7 @@ void davit_set_timer_slack(uint64_t nanoseconds);
 // The host's RAM in bytes; 0 if it cannot be told.
 uint64_t davit_host_memory(void);
 
+// Unmaps the program's own code and constants, all of it unchanged pages of its file, until they are touched again.
+void davit_release_program(void);
+
 #endif

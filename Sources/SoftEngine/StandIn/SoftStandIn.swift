@@ -11,6 +11,9 @@ public final class SoftStandIn: StandIn {
     private let memory: GuestMemory
     private let code: CodeMap
 
+    /// Bytes of code memory for each vCPU: kernel code alone is translated, as far as KVM does not run it.
+    private static let codeMemory = 3 << 19
+
     /// Throws if the host refuses the address space for tables.
     public init(_ parts: EngineParts, for principal: PrincipalEngine) throws(SystemError) {
         guard let code = CodeMap(span: parts.memory.span) else { throw SystemError("mmap") }
@@ -26,7 +29,8 @@ public final class SoftStandIn: StandIn {
                 log: parts.log)
             var translated: TranslatedExecution?
             if TranslatedExecution.isSupported {
-                translated = try TranslatedExecution(interpreter: interpreter, isShared: gates != nil)
+                translated = try TranslatedExecution(
+                    interpreter: interpreter, isShared: gates != nil, codeMemory: Self.codeMemory)
             }
             processors.append(SoftStandInProcessor(interpreter: interpreter, translated: translated))
         }
