@@ -47,6 +47,7 @@ let package = Package(
         room("NetBackends", on: ["CDavit", "HostLinux", "MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
+        room("MachineStore", on: ["CDavit", "HostLinux"]),
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["CCompression", "MachineModel", "GuestMemory", "X86"]),
@@ -69,7 +70,8 @@ let package = Package(
         room(
             "DavitCommands",
             on: [
-                "BlockFormats", "Davit", "MachineModel", "VMRuntime",
+                "BlockFormats", "CDavit", "ConsoleBackends", "Davit", "HostLinux", "MachineModel", "MachineStore",
+                "VMRuntime",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
@@ -115,6 +117,7 @@ let package = Package(
         tests("VirtioDevices", of: ["VirtioDevices", "HostLinux"]),
         tests("NetBackends", of: ["NetBackends"]),
         tests("BlockFormats", of: ["BlockFormats"]),
+        tests("MachineStore", of: ["MachineStore", "HostLinux"]),
         tests("DiskContents", of: ["DiskContents"]),
     ],
     swiftLanguageModes: [.v6]

@@ -14,6 +14,12 @@ int davit_file_lock(int descriptor, bool exclusive) {
     return fcntl(descriptor, F_OFD_SETLK, &lock);
 }
 
+int davit_file_is_locked(int descriptor) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(descriptor, F_OFD_GETLK, &lock) != 0) return -1;
+    return lock.l_type != F_UNLCK;
+}
+
 int davit_file_open_direct(int descriptor, bool writable) {
     char name[32];
     snprintf(name, sizeof name, "/proc/self/fd/%d", descriptor);

@@ -108,7 +108,7 @@ public final class StreamChannel: ByteChannel {
 
     private func obey(_ command: ConsoleCommand) {
         if command == .help {
-            let text = Array(("\n" + EscapeSequence.help).replacing("\n", with: "\r\n").utf8)
+            let text = Array(("\n" + EscapeSequence().help).replacing("\n", with: "\r\n").utf8)
             _ = text.withUnsafeBytes { output.append($0) }
         } else {
             onCommand?(command)

@@ -40,11 +40,14 @@ public final class VirtualMachine: Sendable {
         }
     }
 
-    /// Runs the guest until it ends, while the calling thread waits. To be called once, instead of `start`.
-    public func run() throws(MachineError) -> MachineOutcome {
+    /// Runs the guest until it ends, while the calling thread waits. To be called once, instead of `start`. `onStart` is called when
+    /// the kernel has been loaded.
+    public func run(onStart: () -> Void = {}) throws(MachineError) -> MachineOutcome {
         progress.withLock { $0.state = .running }
         let result: Result<MachineOutcome, MachineError>
-        do throws(MachineError) { result = .success(try machine.run()) } catch { result = .failure(error) }
+        do throws(MachineError) { result = .success(try machine.run(onStart: onStart)) } catch {
+            result = .failure(error)
+        }
         let waiting = progress.withLock { progress in
             progress.state = .ended
             progress.result = result
@@ -78,6 +81,17 @@ public final class VirtualMachine: Sendable {
 
     /// Stops the guest as by pulling the plug, soon. Any thread may call.
     public func requestStop() { machine.requestStop(.requested) }
+
+    /// Presses the power button: the guest is asked to shut down.
+    public func pressPowerButton() { machine.pressPowerButton() }
+
+    /// A break on the first serial port.
+    public func sendBreak() { machine.sendBreak() }
+
+    /// Stops the vCPUs, soon; the guest's clocks go on.
+    public func pause() { machine.setPaused(true) }
+
+    public func resume() { machine.setPaused(false) }
 
     /// From here on SIGINT, SIGTERM, SIGHUP and SIGQUIT stop this machine, and a second one ends the process at once.
     /// For programs that are one machine; to be called at most once in a process.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Davit
 import Glibc
+import MachineStore
 import VMRuntime
 
 /// The program: `davit VERB ...`.
@@ -8,7 +9,14 @@ public struct DavitCommand: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "davit",
         abstract: "Runs virtual machines, with or without hardware virtualization.",
-        subcommands: [RunCommand.self, DiskCommand.self, DoctorCommand.self, VersionCommand.self])
+        subcommands: [
+            RunCommand.self, CreateCommand.self, StartCommand.self, StopCommand.self, KillCommand.self,
+            PauseCommand.self,
+            ResumeCommand.self, RestartCommand.self, RemoveCommand.self, ListCommand.self, InspectCommand.self,
+            LogsCommand.self, ConsoleVerb.self, ImageCommand.self, DiskCommand.self, DoctorCommand.self,
+            VersionCommand.self,
+            MachineProcess.self,
+        ])
 
     public init() {}
 
@@ -16,21 +24,43 @@ public struct DavitCommand: ParsableCommand {
     public static func run(_ arguments: [String]) -> Int32 {
         do {
             var command = try parseAsRoot(arguments)
-            if let run = command as? RunCommand { return try run.runMachine() }
+            if let command = command as? any CommandWithStatus { return try command.status() }
             try command.run()
             return 0
-        } catch let error as MachineError {
-            complain(error.description)
-            return ExitStatus.status(of: error)
+        } catch let error where error is MachineError || error is StoreError || error is LaunchError {
+            complain("\(error)")
+            return status(of: error)
         } catch {
             if exitCode(for: error) == .success {
                 print(fullMessage(for: error))
                 return 0
             }
-            complain(message(for: error) + "; see 'davit help \(arguments.first == "disk" ? "disk" : "run")'")
+            complain(message(for: error) + "; see 'davit help \(verb(of: arguments))'")
             return ExitStatus.usage
         }
     }
 
+    /// The verb whose help is worth reading.
+    private static func verb(of arguments: [String]) -> String {
+        var verbs: [String] = []
+        for command in configuration.subcommands { verbs.append(command.configuration.commandName ?? "") }
+        return arguments.first.flatMap { verbs.contains($0) ? $0 : nil } ?? "run"
+    }
+
+    /// The exit status for what a verb throws.
+    static func status(of error: any Error) -> Int32 {
+        switch error {
+        case let error as MachineError: ExitStatus.status(of: error)
+        case let error as LaunchError: error.status
+        case is StoreError: ExitStatus.noSuchState
+        default: ExitStatus.usage
+        }
+    }
+
     static func complain(_ message: String) { Log(level: .error).write(.error, message) }
+}
+
+/// A verb whose exit status is not only success or failure.
+protocol CommandWithStatus {
+    func status() throws -> Int32
 }

@@ -4,6 +4,8 @@ import VMRuntime
 
 /// What the process's exit status says. README.md documents the same numbers.
 enum ExitStatus {
+    /// A kept machine is missing, or in a state in which that cannot be done.
+    static let noSuchState: Int32 = 1
     /// A flag that is unknown, incomplete, given twice or clashes with another.
     static let usage: Int32 = 64
     static let guestPanic: Int32 = 80

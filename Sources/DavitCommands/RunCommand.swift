@@ -3,89 +3,47 @@ import Davit
 import VMRuntime
 
 /// `davit run`: boots a kernel in a new machine and stays until it ends.
-struct RunCommand: ParsableCommand {
+///
+/// A machine with a name, or in the background, is kept: it has a process and a directory of its own, and this command is but a console
+/// to it. Any other is this process, and leaves nothing behind.
+struct RunCommand: ParsableCommand, CommandWithStatus {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Boots a kernel in a new virtual machine.", discussion: RunHelp.discussion)
 
-    // Everything is parsed as a list of strings, so that a flag given twice is noticed and each mistake gets a sentence of our own.
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: "The kernel: bzImage, ELF with a PVH entry, or Multiboot. (default: the Linux on the first disk)")
-    var kernel: [String] = []
+    @OptionGroup var flags: MachineFlags
 
-    @Option(
-        name: [.customLong("initrd"), .customLong("initramfs")], parsing: .unconditionalSingleValue,
-        help: "Linux's initial RAM disk.")
-    var initrd: [String] = []
+    @Option(name: [.short, .long], help: ArgumentHelp("Keeps the machine under this name.", valueName: "name"))
+    var name: String?
 
-    @Option(
-        name: [.customLong("cmdline"), .customLong("append")], parsing: .unconditionalSingleValue,
-        help: "The kernel's command line.")
-    var cmdline: [String] = []
+    @Flag(name: [.short, .long], help: "Keeps the machine, and leaves it running in the background.")
+    var detach = false
 
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("A Multiboot module with its arguments; repeatable.", valueName: "file args"))
-    var module: [String] = []
+    @Flag(name: .customLong("rm"), help: "Removes the machine when it has ended.")
+    var isRemovedAtEnd = false
 
-    @Option(
-        name: [.long, .customShort("m")], parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("RAM: a number of MiB, or with K, M, G or T. (default: 512M)", valueName: "size"))
-    var memory: [String] = []
+    @Argument(help: "The image whose system the machine runs, on a disk of its own.")
+    var image: String?
 
-    @Option(
-        name: [.long, .customShort("c")], parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("Processors, 1 to 64. (default: 1)", valueName: "n"))
-    var cpus: [String] = []
+    func status() throws -> Int32 {
+        guard name != nil || detach || image != nil else { return try runHere() }
+        let machine = try StoredMachines.create(
+            name: name, flags, image: StoredMachines.image(image), isRemovedAtEnd: isRemovedAtEnd)
+        let launch: MachineLaunch
+        do {
+            launch = try MachineLauncher.start(machine, attached: !detach)
+        } catch {
+            // A machine that has never run is no use to anybody.
+            try? StoredMachines.remove(machine)
+            throw error
+        }
+        guard detach else { return try ConsoleAttachment.attach(to: launch, of: machine) }
+        print(machine.name)
+        return 0
+    }
 
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("What runs the guest. (default: auto)", valueName: "name,key=value"))
-    var engine: [String] = []
-
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("A disk; repeatable.", valueName: "file,key=value"))
-    var disk: [String] = []
-
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("A network card; repeatable. (default: none)", valueName: "name,key=value"))
-    var network: [String] = []
-
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("A device more; repeatable.", valueName: "name,key=value"))
-    var device: [String] = []
-
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp(
-            "What the next of COM1 to COM4 is plugged into. (default: stdio)", valueName: "name,key=value"))
-    var serial: [String] = []
-
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp(
-            "How much is logged (error, warning, info, debug), or a file to log to; both by giving it twice.",
-            valueName: "level|file"))
-    var log: [String] = []
-
-    @Option(
-        parsing: .unconditionalSingleValue,
-        help: ArgumentHelp(
-            "What is traced to the log: io, exceptions, interrupts, instructions.", valueName: "kind,..."))
-    var trace: [String] = []
-
-    @Flag(help: "Print the engine's figures at the end.")
-    var stats = false
-
-    @Flag(help: "End when the guest resets the machine, instead of starting over.")
-    var noReboot = false
-
-    func runMachine() throws -> Int32 {
-        let log = try makeLog()
-        let machine = try VirtualMachine(try makeConfiguration(), log: log)
+    private func runHere() throws -> Int32 {
+        let log = try flags.makeLog()
+        let machine = try VirtualMachine(try flags.makeConfiguration(), log: log)
         try machine.stopOnSignals()
         let (status, message) = ExitStatus.status(of: try machine.run())
         if let message { log.write(.error, message) }

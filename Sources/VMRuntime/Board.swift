@@ -10,6 +10,7 @@ struct Board: Sendable {
     private let clock: MonotonicClock
     private let control: BoardControl
     private let serialPorts: [UART16550]
+    private let power: PowerManagement
     private let channels: [BoardChannel]
     private let virtio: VirtioSlots
 
@@ -64,7 +65,7 @@ struct Board: Sendable {
             try bus.ports.attach(
                 keyboard.systemControlA, name: "system control A",
                 at: PlatformLayout.Port.systemControlA...PlatformLayout.Port.systemControlA)
-            let power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
+            power = PowerManagement(sci: lines.isa(PlatformLayout.IRQ.sci), clock: clock, control: control)
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
             let bridge = try Self.makeHostBridge(on: bus, lines: lines, control: control)
             virtio = try VirtioSlots(
@@ -103,6 +104,8 @@ struct Board: Sendable {
 
     /// A break on the first serial line, as from a terminal's Break key.
     func sendBreak() { serialPorts.first?.receiveBreak() }
+
+    func pressPowerButton() { power.pressPowerButton() }
 
     /// Cuts the board off from what outlives it, when its vCPUs have stopped: when it returns no other thread is in the board any more,
     /// and nothing comes from it, or reaches it.

@@ -6,14 +6,18 @@ extension Machine {
     /// How long a guest that has reported a panic may take to reset the machine by itself (Linux: `panic=`), in milliseconds.
     private static let panicPatience: Int32 = 3000
 
-    /// Runs the guest on threads of its own until something ends it; resets begin anew. To be called once.
-    public func run() throws(MachineError) -> MachineOutcome {
+    /// Runs the guest on threads of its own until something ends it; resets begin anew. To be called once. `onStart` is called when
+    /// the kernel has been loaded, and nothing but the guest itself can go wrong any more.
+    public func run(onStart: () -> Void = {}) throws(MachineError) -> MachineOutcome {
         defer { close() }
         var notice = engineReason
+        var isFirst = true
         while true {
             let board = try makeBoard()
             // Only now, so that a mistake is the one line that the user gets.
             if let line = notice.take() { log.write(.warning, line) }
+            if isFirst { onStart() }
+            isFirst = false
             let event = try run(board)
             if log.level >= .debug || configuration.printsStatistics { printStatistics(of: board) }
             switch event {
@@ -34,12 +38,21 @@ extension Machine {
     private func run(_ board: Board) throws(MachineError) -> End {
         var threads: [HostThread] = []
         defer {
-            for vcpu in board.engine.vcpus { vcpu.requestStop() }
-            for thread in threads { thread.join() }
+            stop(board, &threads)
             board.detach()
             // What the old board still said means nothing to the next one.
-            inbox.discard { if case .stop = $0 { false } else { true } }
+            inbox.discard {
+                switch $0 {
+                case .machine, .vcpu: true;
+                default: false
+                }
+            }
         }
+        try start(board, &threads)
+        return try waitForEnd(of: board, &threads)
+    }
+
+    private func start(_ board: Board, _ threads: inout [HostThread]) throws(MachineError) {
         for vcpu in board.engine.vcpus {
             do throws(SystemError) {
                 threads.append(
@@ -53,10 +66,16 @@ extension Machine {
             }
         }
         ProgramPages.release()
-        return waitForEnd(of: board)
     }
 
-    private func waitForEnd(of board: Board) -> End {
+    private func stop(_ board: Board, _ threads: inout [HostThread]) {
+        guard !threads.isEmpty else { return }
+        for vcpu in board.engine.vcpus { vcpu.requestStop() }
+        for thread in threads { thread.join() }
+        threads = []
+    }
+
+    private func waitForEnd(of board: Board, _ threads: inout [HostThread]) throws(MachineError) -> End {
         var hasPanicked = false
         while true {
             guard let event = inbox.take(milliseconds: hasPanicked ? Self.panicPatience : nil) else {
@@ -75,6 +94,13 @@ extension Machine {
             case .vcpu(.failed(let report)): return .outcome(.engineFailed(report: report))
             case .vcpu(.stopped): break
             case .sendBreak: board.sendBreak()
+            case .powerButton: board.pressPowerButton()
+            case .pause(let isPaused):
+                if isPaused {
+                    stop(board, &threads)
+                } else if threads.isEmpty {
+                    try start(board, &threads)
+                }
             case .stop(let reason):
                 for channel in serialChannels { channel?.hurry() }
                 return .outcome(.stopped(reason))

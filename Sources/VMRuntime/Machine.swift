@@ -18,6 +18,10 @@ public final class Machine: Sendable {
         case stop(StopReason)
         /// Break was pressed at the console.
         case sendBreak
+        /// The power button was pressed.
+        case powerButton
+        /// vCPUs stop, or go on.
+        case pause(Bool)
     }
 
     public let configuration: MachineConfiguration
@@ -73,7 +77,7 @@ public final class Machine: Sendable {
                 switch command {
                 case .end: inbox.put(.stop(.requested))
                 case .sendBreak: inbox.put(.sendBreak)
-                case .help: break
+                case .help, .detach: break
                 }
             },
             onOutputFailure: { inbox.put(.stop(.consoleLost("\($0)"))) })
@@ -111,6 +115,16 @@ public final class Machine: Sendable {
 
     /// Makes `run` end soon, whatever the guest does. Any thread may call.
     public func requestStop(_ reason: StopReason) { inbox.put(.stop(reason)) }
+
+    /// Presses the power button: the guest is asked to shut down. Any thread may call.
+    public func pressPowerButton() { inbox.put(.powerButton) }
+
+    /// A break on the first serial line. Any thread may call.
+    public func sendBreak() { inbox.put(.sendBreak) }
+
+    /// Stops the vCPUs soon, or lets them go on. The guest's clocks go on all the while, as they do for a program that is stopped.
+    /// Any thread may call.
+    public func setPaused(_ isPaused: Bool) { inbox.put(.pause(isPaused)) }
 
     /// From here on SIGINT, SIGTERM, SIGHUP and SIGQUIT stop this machine. At most once in a process.
     public func stopOnSignals() throws(MachineError) {

@@ -7,7 +7,7 @@ import VMRuntime
 
 @Suite struct RunCommandTests {
     private func configuration(_ arguments: String...) throws -> VirtualMachineConfiguration {
-        try #require(try DavitCommand.parseAsRoot(["run"] + arguments) as? RunCommand).makeConfiguration()
+        try #require(try DavitCommand.parseAsRoot(["run"] + arguments) as? RunCommand).flags.makeConfiguration()
     }
 
     @Test func linuxAsUsersOfOtherMonitorsWriteIt() throws {

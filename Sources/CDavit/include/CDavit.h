@@ -11,6 +11,7 @@
 #include "davit_linux.h"
 #include "davit_ring.h"
 #include "davit_signal.h"
+#include "davit_socket.h"
 #include "davit_terminal.h"
 #include "davit_tlb.h"
 

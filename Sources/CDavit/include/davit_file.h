@@ -11,6 +11,9 @@
 // 0, or -1 with errno (EAGAIN or EACCES: somebody else holds it).
 int davit_file_lock(int descriptor, bool exclusive);
 
+// 1 if another open file description holds a lock on the file, else 0; -1 with errno.
+int davit_file_is_locked(int descriptor);
+
 // The same file once more, with O_DIRECT; a descriptor, or -1 with errno (EINVAL: its file system has no direct I/O).
 int davit_file_open_direct(int descriptor, bool writable);
 

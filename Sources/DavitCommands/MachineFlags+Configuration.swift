@@ -3,14 +3,19 @@ import Davit
 import MachineModel
 import VMRuntime
 
-extension RunCommand {
+extension MachineFlags {
     /// Puts the flags together; throws `ValidationError` for flags that are wrong as such, `MachineError` for what they ask for.
-    func makeConfiguration() throws -> VirtualMachineConfiguration {
+    ///
+    /// `rootDisk` is a qcow2 image over another, of a system made by `davit image`: then there is a network too, and more memory, unless
+    /// the flags say otherwise.
+    func makeConfiguration(rootDisk: String? = nil) throws -> VirtualMachineConfiguration {
         let kernel = try single(kernel, "--kernel")
         let commandLine = try single(cmdline, "--cmdline (or --append)") ?? ""
         let initrd = try single(initrd, "--initrd (or --initramfs)")
         var configuration = VirtualMachineConfiguration(
-            bootLoader: try makeBootLoader(kernel: kernel, initrd: initrd, commandLine: commandLine))
+            bootLoader: try makeBootLoader(
+                kernel: kernel, initrd: initrd, commandLine: commandLine, hasDisk: rootDisk != nil || !disk.isEmpty))
+        if rootDisk != nil { configuration.memorySize = 1 << 30 }
         if let text = try single(memory, "--memory") {
             guard let size = ByteCount.parse(text) else {
                 throw MachineError(
@@ -30,7 +35,11 @@ extension RunCommand {
             configuration.engine = try ComponentChoice(parsing: text, flag: "--engine")
         }
         configuration.disks = try disk.map { try ComponentChoice(parsingPath: $0, as: "image", flag: "--disk") }
-        configuration.networks = try network.map { try ComponentChoice(parsing: $0, flag: "--network") }
+        if let rootDisk {
+            let root = ComponentChoice("image", settings: ["path": rootDisk, "format": "qcow2", "backing": "on"])
+            configuration.disks.insert(root, at: 0)
+        }
+        configuration.networks = try makeNetworks(hasDefault: rootDisk != nil)
         configuration.devices = try device.map { try ComponentChoice(parsing: $0, flag: "--device") }
         if !serial.isEmpty {
             configuration.serialPorts = try serial.map {
@@ -43,11 +52,36 @@ extension RunCommand {
         return configuration
     }
 
+    /// Published ports go to the first user network; without any, there is one.
+    private func makeNetworks(hasDefault: Bool) throws -> [ComponentChoice] {
+        var networks = try network.map { try ComponentChoice(parsing: $0, flag: "--network") }
+        if networks.isEmpty && (hasDefault || !publish.isEmpty) { networks = [ComponentChoice("user")] }
+        guard !publish.isEmpty else { return networks }
+        guard let place = networks.firstIndex(where: { $0.name == "user" }) else {
+            throw ValidationError("--publish goes with --network user: add that, or leave --publish out")
+        }
+        let ports = try publish.map(Self.portSetting)
+        networks[place].settings["publish"] =
+            ([networks[place].settings["publish"]].compactMap(\.self) + ports).joined(separator: "+")
+        return networks
+    }
+
+    /// `8080:80/udp` as --network has it, `udp:8080:80`.
+    private static func portSetting(_ text: String) throws -> String {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        switch (parts.count, parts.last) {
+        case (1, _), (2, "tcp"): return String(parts[0])
+        case (2, "udp"): return "udp:" + parts[0]
+        default:
+            throw ValidationError("--publish '\(text)' is not a port; write HOST:GUEST, such as 8080:80 or 5353:53/udp")
+        }
+    }
+
     private func makeBootLoader(
-        kernel: String?, initrd: String?, commandLine: String
+        kernel: String?, initrd: String?, commandLine: String, hasDisk: Bool
     ) throws -> any GuestBootLoader {
         guard let kernel else {
-            guard !disk.isEmpty else {
+            guard hasDisk else {
                 throw ValidationError(
                     "--kernel is missing: give the path of the kernel to boot, or --disk with a system that has one")
             }

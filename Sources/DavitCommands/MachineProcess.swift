@@ -1,0 +1,110 @@
+import ArgumentParser
+import Davit
+import Glibc
+import HostLinux
+import MachineStore
+import Synchronization
+import VMRuntime
+
+/// The process that is a kept machine. Not for users: `MachineLauncher` starts it.
+struct MachineProcess: ParsableCommand, CommandWithStatus {
+    static let verb = "machine-process"
+    static let configuration = CommandConfiguration(commandName: verb, shouldDisplay: false)
+
+    @Argument var name: String
+    @Flag var attached = false
+
+    func status() throws -> Int32 {
+        do {
+            return try runLocked()
+        } catch {
+            let status = DavitCommand.status(of: error)
+            Self.report(JSON(["error": .string("\(error)"), "status": .number(Int64(status))]))
+            throw error
+        }
+    }
+
+    private func runLocked() throws -> Int32 {
+        for descriptor in [MachineLauncher.reportDescriptor, MachineLauncher.consoleDescriptor] {
+            _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        }
+        let store = try MachineStore()
+        let machine = try store.find(name)
+        let lock = try machine.lock()
+        guard chdir(machine.configuration.directory) == 0 else {
+            throw StoreError(
+                "machine '\(name)' was made in '\(machine.configuration.directory)', and that directory cannot be entered (\(String(cString: strerror(errno))))"
+            )
+        }
+        try machine.recordStart(time: Int64(time(nil)))
+        let loop = try EventLoop(name: "davit-control")
+        let console = try ConsoleServer(
+            for: machine, loop: loop, first: attached ? MachineLauncher.consoleDescriptor : nil)
+        dup2(console.far, STDIN_FILENO)
+        dup2(console.far, STDOUT_FILENO)
+        close(console.far)
+
+        let end: EndRecord
+        var control: ControlServer?
+        var failure: (any Error)?
+        do {
+            let flags = try MachineFlags.parse(machine.configuration.arguments)
+            let log = try flags.makeLog()
+            let virtualMachine = try VirtualMachine(
+                try flags.makeConfiguration(
+                    rootDisk: machine.configuration.image.map { _ in machine.path + "/" + MachineDirectory.diskFile }),
+                log: log)
+            try virtualMachine.stopOnSignals()
+            let switches = Switches(virtualMachine)
+            control = try ControlServer(for: machine, loop: loop) { switches.obey($0) }
+            let outcome = try virtualMachine.run { Self.report(JSON(["running": .bool(true)])) }
+            let (status, message) = ExitStatus.status(of: outcome)
+            if let message { log.write(.error, message) }
+            end = EndRecord(status: status, message: message, time: Int64(time(nil)))
+        } catch {
+            failure = error
+            end = EndRecord(status: DavitCommand.status(of: error), message: "\(error)", time: Int64(time(nil)))
+        }
+        // The serial line's last words: its end in this process is closed, and the loop no longer reads.
+        close(STDIN_FILENO)
+        close(STDOUT_FILENO)
+        loop.stop()
+        console.finish()
+        try? machine.record(end)
+        control?.close(end)
+        if failure == nil { Self.report(JSON(["end": end.json])) }
+        if machine.configuration.isRemovedAtEnd { try store.remove(machine, holding: lock) }
+        if let failure { throw failure }
+        return end.status
+    }
+
+    /// Tells the launcher, if it is still there.
+    private static func report(_ json: JSON) {
+        let bytes = Array((json.description + "\n").utf8)
+        _ = write(MachineLauncher.reportDescriptor, bytes, bytes.count)
+    }
+}
+
+/// What the control socket's clients can do to a machine.
+private final class Switches: Sendable {
+    private let machine: VirtualMachine
+    private let isPaused = Atomic<Bool>(false)
+
+    init(_ machine: VirtualMachine) { self.machine = machine }
+
+    func obey(_ request: ControlRequest) -> String {
+        switch request {
+        case .status, .wait: break
+        case .powerButton: machine.pressPowerButton()
+        case .kill: machine.requestStop()
+        case .sendBreak: machine.sendBreak()
+        case .pause:
+            isPaused.store(true, ordering: .relaxed)
+            machine.pause()
+        case .resume:
+            isPaused.store(false, ordering: .relaxed)
+            machine.resume()
+        }
+        return isPaused.load(ordering: .relaxed) ? "paused" : "running"
+    }
+}
