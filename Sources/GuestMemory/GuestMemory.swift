@@ -61,6 +61,7 @@ public final class GuestMemory: Sendable {
         }
         let span = size > low ? Self.holeEnd + (size - low) : low
 
+        try AddressSpace.checkRoom(for: Int(span))
         let descriptor = davit_memfd_create("davit-guest-memory")
         guard descriptor >= 0 else { throw SystemError("memfd_create") }
         guard ftruncate(descriptor, off_t(size)) == 0 else {

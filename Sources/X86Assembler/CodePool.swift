@@ -51,6 +51,8 @@ public final class CodePool {
         self.segmentSize = segmentSize
         self.segmentCount = segmentCount
         let size = segmentSize * segmentCount
+        // It is mapped twice.
+        try AddressSpace.checkRoom(for: size * 2)
         let descriptor = davit_memfd_create("davit-code")
         guard descriptor >= 0 else { throw SystemError("memfd_create") }
         defer { close(descriptor) }

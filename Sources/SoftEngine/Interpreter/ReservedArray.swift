@@ -9,6 +9,7 @@ struct ReservedArray<Element: BitwiseCopyable> {
 
     init(capacity: Int) throws(SystemError) {
         let size = capacity * MemoryLayout<Element>.stride
+        try AddressSpace.checkRoom(for: size)
         let memory = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         guard let memory, memory != MAP_FAILED else { throw SystemError("mmap") }
         base = memory.bindMemory(to: Element.self, capacity: capacity)

@@ -1,6 +1,7 @@
 import CDavit
 import Glibc
 import GuestMemory
+import HostLinux
 import Synchronization
 
 /// Which bytes of guest RAM hold instructions that some vCPU has decoded (or translated): two words for each physical page,
@@ -32,6 +33,7 @@ struct CodeMap: @unchecked Sendable {
     init?(span: UInt64) {
         let count = Int(span / GuestMemory.pageSize)
         let bytes = count * MemoryLayout<Page>.stride
+        guard (try? AddressSpace.checkRoom(for: bytes)) != nil else { return nil }
         let place = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         guard let place, place != MAP_FAILED else { return nil }
         pages = place.bindMemory(to: Page.self, capacity: count)
