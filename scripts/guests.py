@@ -39,6 +39,7 @@ def make_root():
     directory = CACHE + "/guest-programs"
     subprocess.run([TOP + "/scripts/guest-root", directory, *PACKAGES], check=True)
     root = directory + "/root"
+    subprocess.run([TOP + "/scripts/fetch-perl-tests", root], check=True)
     jobs = root + "/jobs"
     os.makedirs(jobs, exist_ok=True)
     for name in os.listdir(TOP + "/Tests/GuestPrograms"):
