@@ -8,8 +8,8 @@ import X86
 // Such a KVM runs 64-bit user mode at the host's speed, and all else by its instruction emulator, slowly and not completely; SYSCALL in user
 // mode it leaves half done. So it gets no interrupt table (a limit of 0): whatever leaves user mode, an exception, an interrupt, SYSCALL, then comes
 // out of KVM_RUN as KVM_EXIT_SHUTDOWN, with the registers as they were, and software carries it out with the real table. What belongs to the
-// kernel's interrupt controllers (their registers, most MSRs, HLT) software leaves to KVM, by single steps; every slice of software's ends with
-// such a step too, in which interrupts that wait come out.
+// kernel's interrupt controllers (their registers, most MSRs) software leaves to KVM, by single steps; every slice of software's ends with a look
+// whether interrupts wait: see `KVMVCPU+Look.swift`.
 //
 // Left out: SYSCALL whose handler stands on a page that user mode may fetch from; KVM runs on there at CPL 3.
 extension KVMVCPU {
@@ -21,8 +21,10 @@ extension KVMVCPU {
     /// What is done next.
     enum Turn {
         case kvm
-        /// KVM for one instruction.
+        /// KVM for the one instruction that software has declined.
         case step
+        /// KVM for what waits to be delivered, and for no instruction.
+        case look
         case software
     }
 
@@ -45,15 +47,22 @@ extension KVMVCPU {
         case shutdown
     }
 
-    /// At first and after a single step of KVM's: whose turn it is.
-    func turnAfterLook() -> Turn {
+    /// As `run` begins, and after a reset.
+    var freshTurn: Turn {
         guard substitution.takesKernel else { return .kvm }
         var mp = kvm_mp_state()
         _ = davit_kvm_with(descriptor, DAVIT_KVM_GET_MP_STATE, &mp)
-        guard mp.mp_state == UInt32(bitPattern: KVM_MP_STATE_RUNNABLE) else { return .step }
+        return switch Int32(bitPattern: mp.mp_state) {
         // In plain user mode software gives it back at once.
-        return .software
+        case KVM_MP_STATE_RUNNABLE: .software
+        case KVM_MP_STATE_HALTED: .look
+        // A SIPI starts it with most of the state that it has, and KVM runs on.
+        default: .step
+        }
     }
+
+    /// After a single step of KVM's. What software asked of KVM by it, such as to keep a clock page, KVM does as it is entered the next time.
+    var turnAfterStep: Turn { substitution.takesKernel ? .look : .kvm }
 
     private var isUserMode: Bool {
         let sregs = davit_kvm_sync_regs(area).pointee.sregs
@@ -102,17 +111,13 @@ extension KVMVCPU {
                 return .failed(report: "neither KVM nor software can carry the instruction out\n" + after.report)
             }
             turn = substitution.takesKernel ? .step : .kvm
-            // What it asked of KVM, such as to keep a clock page, KVM does as it is entered the next time.
-            stepsLeft = 2
-        case .interrupted:
-            // A single step of KVM's would take the guest's own.
-            turn = !substitution.takesKernel ? .kvm : after.rflags & RFLAGS.TF != 0 ? .software : .step
+        case .interrupted: turn = substitution.takesKernel ? .look : .kvm
         case .done:
             if after.activity == .halted {
                 var mp = kvm_mp_state()
                 mp.mp_state = UInt32(bitPattern: KVM_MP_STATE_HALTED)
                 _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_MP_STATE, &mp)
-                turn = substitution.takesKernel ? .step : .kvm
+                turn = substitution.takesKernel ? .look : .kvm
             } else {
                 turn = .kvm
             }
@@ -121,7 +126,7 @@ extension KVMVCPU {
     }
 
     /// After KVM_EXIT_SHUTDOWN: what KVM could not deliver. Nil if software is to carry out the instruction at RIP, to which `state` is set back:
-    /// SYSCALL, INT3, and INT n, which this KVM takes for undefined.
+    /// SYSCALL, INT3, INT n (which this KVM takes for undefined), and what IOPL may allow.
     private func takeEvent(_ state: inout VCPUState) -> StandInEvent? {
         let events = davit_kvm_sync_regs(area).pointee.events
         // Both numbers were 0 before KVM ran: see `VCPUState.events`.
@@ -129,23 +134,33 @@ extension KVMVCPU {
         if events.nmi.masked != 0 && !nmiWasBlocked { return .nmi }
         let exception = events.exception
         state.rflags &= ~RFLAGS.RF
+        if isUserMode {
+            // It has no say in these, and KVM without hardware none either: it does not keep IOPL.
+            state.rflags = state.rflags & ~Self.privilegedFlags | userFlags & Self.privilegedFlags
+        }
         switch UInt32(exception.nr) {
         case UInt32(ExceptionVector.BP.rawValue):
             // A trap; software raises it as INT3 does.
             state.rip &-= 1
             return nil
         case UInt32(ExceptionVector.PF.rawValue) where isUserMode && isSystemCall(state):
-            // SYSCALL has saved RIP and RFLAGS, of which user mode has no say in these.
-            let privileged = RFLAGS.IF | RFLAGS.IOPL | RFLAGS.VM | RFLAGS.VIF | RFLAGS.VIP
+            // SYSCALL has saved RIP and RFLAGS.
             state.rip = state.generalRegisters[GeneralRegister.RCX] &- 2
-            state.rflags = state.generalRegisters[11] & 0x3F_7FD7 & ~privileged | userFlags & privileged
+            state.rflags =
+                state.generalRegisters[11] & 0x3F_7FD7 & ~Self.privilegedFlags
+                | state.rflags & Self.privilegedFlags
             return nil
+        // With the IOPL that KVM has lost there may be no fault.
+        case UInt32(ExceptionVector.GP.rawValue) where isUserMode: return nil
         case UInt32(ExceptionVector.UD.rawValue): return nil
         default:
             return .exception(
                 vector: exception.nr, errorCode: exception.has_error_code != 0 ? exception.error_code : nil)
         }
     }
+
+    /// What code at CPL 3 cannot change.
+    private static let privilegedFlags = RFLAGS.IF | RFLAGS.IOPL | RFLAGS.VM | RFLAGS.VIF | RFLAGS.VIP
 
     /// It fetches in user mode where SYSCALL goes.
     private func isSystemCall(_ state: VCPUState) -> Bool {
@@ -171,9 +186,9 @@ extension KVMVCPU {
         _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_SREGS, &sregs)
     }
 
-    /// Single steps on or off, as `turn` wants it.
+    /// Single steps on or off, as `turn` wants it: in a look too, in which INIT and SIPI may come and KVM run on.
     func settleStepping() {
-        let wanted = turn == .step && substitution.takesKernel
+        let wanted = (turn == .step || turn == .look) && substitution.takesKernel
         guard wanted != isStepping else { return }
         isStepping = wanted
         var debug = kvm_guest_debug()

@@ -29,8 +29,8 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     private(set) var shownCPUID: [CPUIDEntry] = []
     var turn = Turn.kvm
     var isStepping = false
-    /// Single steps before software may have the vCPU again.
-    var stepsLeft = 0
+    /// What a look at what waits has taken out of `area`.
+    var lookedFrom: LookedFrom?
     /// Software has changed the guest's translations since KVM last dropped its own.
     var translationsChanged = false
     /// Of the last emulation failure, by the host's time-stamp counter.
@@ -131,7 +131,9 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
             isDormant = regs.rflags & RFLAGS.IF == 0
         }
         let isForEver = shared.dormancy.report(vcpu: index, isDormant: isDormant)
-        return isForEver ? .haltedForever(report: saveState().report) : nil
+        guard isForEver else { return nil }
+        finishAccess()
+        return .haltedForever(report: saveState().report)
     }
 
     func run() -> VCPUExit {
@@ -140,7 +142,7 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
         if substitution.takesKernel {
             timer = davit_kick_timer_create()
             readSyncRegisters()
-            turn = turnAfterLook()
+            turn = freshTurn
         }
         defer {
             thread.withLock { $0 = nil }
@@ -165,22 +167,23 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     private func enter() -> VCPUExit? {
         settleTranslations()
         settleStepping()
+        if turn == .look { beginLook() }
         let result = davit_kvm(descriptor, DAVIT_KVM_RUN, 0)
+        let hasLooked = endLook()
+        if turn == .look && !hasLooked { turn = freshTurn }
         guard result >= 0 else {
             // EAGAIN: the vCPU was waiting for a SIPI and may go on.
             guard result == -EINTR || result == -EAGAIN else { return failure("KVM_RUN", result) }
-            // A step that did not come to pass is still due.
+            // A step or look that did not come to pass is still due.
             return nil
         }
         counts.exits &+= 1
         switch Int32(bitPattern: area.pointee.exit_reason) {
         case KVM_EXIT_IO: accessPort()
         case KVM_EXIT_MMIO: accessMMIO()
-        case KVM_EXIT_DEBUG:
-            stepsLeft -= 1
-            turn = turnAfterLook()
-            if stepsLeft > 0 && turn == .software { turn = .step }
+        case KVM_EXIT_DEBUG: turn = turnAfterStep
         case KVM_EXIT_INTR, KVM_EXIT_IRQ_WINDOW_OPEN: break
+        case KVM_EXIT_SHUTDOWN where hasLooked && !isAnythingDelivered: turn = .software
         case KVM_EXIT_SHUTDOWN where substitution.takesKernel:
             return runSoftware(.untilPlainUserMode, cause: .shutdown)
         case KVM_EXIT_SHUTDOWN: return .tripleFault(report: saveState().report)

@@ -151,6 +151,37 @@ import X86
             guest.reports == [14, 5, 0x40_0010, 14, 4, 0x4000_0010, 13, 0, 6, 0, 0, 0, 3, 0, 0x31, 0, 0x32, 0])
     }
 
+    /// At CPL 3 with IOPL 3 CLI and STI do not fault, before and after a trap into the kernel.
+    @Test(arguments: ComparedEngine.all) func inputOutputPrivilege(engine: ComparedEngine) throws {
+        let guest = try run(
+            engine,
+            ConformanceGuest.withHandlers(
+                """
+                push 0x23
+                push 0x6000
+                push 0x3202
+                push 0x1B
+                lea rax, [rip + user]
+                push rax
+                iretq
+                user:
+                lea r15, [rip + 1f]
+                cli
+                int 0x31
+                1: lea r15, [rip + 1f]
+                sti
+                int 0x32
+                1: lea r15, [rip + 1f]
+                pushfq
+                pop rax
+                and eax, 0x200
+                out 0xE9, eax
+                int 0x33
+                1:
+                """), bits: 64)
+        #expect(guest.reports == [0x31, 0, 0x32, 0, 0x200, 0x33, 0])
+    }
+
     /// SYSCALL and SYSRET, many times, with a page that is unmapped and mapped again between.
     ///
     /// Here the kernel's code is on a page that user mode may fetch from, which KVM without hardware cannot take (see

@@ -10,16 +10,6 @@ extension Interpreter {
         cpu.pointee.cpl == 3 && is64Bit && cpu.pointee.rflags & RFLAGS.TF == 0 && system.pointee.breakpoints == 0
     }
 
-    /// HLT comes next. It must not be left to a single step of KVM's: where KVM emulates it, the step ends before the vCPU is put to sleep, which
-    /// then happens at whatever instruction KVM emulates next, with interrupts off for good if they are off there.
-    var isAtHLT: Bool {
-        guard cpu.pointee.halted == 0, cpu.pointee.cpl == 0 else { return false }
-        enterGuest()
-        defer { gate?.leave() }
-        guard let block = try? findBlock() else { return false }
-        return cache.instructions[Int(block.pointee.first)].operation == .hlt
-    }
-
     /// Into the handler of what the other engine has for the guest. False after a triple fault.
     func take(_ event: StandInEvent) -> Bool {
         enterGuest()

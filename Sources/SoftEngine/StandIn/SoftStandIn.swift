@@ -98,7 +98,6 @@ final class SoftStandInProcessor: StandInProcessor, @unchecked Sendable {
             let exit = (catchesFaults ? translated : nil)?.runGuest() ?? interpreter.run()
             guard exit == .stopped else { return .tripleFault }
             if interpreter.system.pointee.hasDeclined { return .declined }
-            if interpreter.isAtHLT, !interpreter.runOne() { return .tripleFault }
             return interpreter.isPlainUserMode || interpreter.cpu.pointee.halted != 0 ? .done : .interrupted
         }
     }
