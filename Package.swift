@@ -105,7 +105,7 @@ let package = Package(
         tests("VMRuntime", of: ["VMRuntime"]),
         tests("DavitCommands", of: ["DavitCommands"]),
         tests("EndToEnd", of: []),
-        tests("EngineConformance", of: ["SoftEngine", "KVMEngine", "HostLinux"]),
+        tests("EngineConformance", of: ["SoftEngine", "KVMEngine", "HostLinux", "Chipset", "DeviceBus"]),
         tests("BootLoaders", of: ["BootLoaders"]),
         tests("X86Assembler", of: ["X86Assembler"]),
         tests("InstructionOracle", of: ["InstructionOracle"]),

@@ -1,5 +1,5 @@
-// The engine over Linux's KVM (Documentation/virt/kvm/api.rst): guest instructions run on the host's processor; interrupt controllers and
-// the PIT are the kernel's. Left out: nested guests, Xen and Hyper-V interfaces, system management mode.
+// The engine over Linux's KVM (Documentation/virt/kvm/api.rst): guest instructions run on the host's processor; local APICs are the kernel's,
+// and so are the other interrupt controllers and the PIT unless the board has them. Left out: nested guests, Xen and Hyper-V interfaces, system management mode.
 
 import CDavit
 import Glibc
@@ -17,7 +17,7 @@ public final class KVMEngine: Engine {
     ///
     /// `standIn` makes the processors in software for what KVM cannot carry out. With `takesKernel` they run the guest's whole kernel.
     public init(
-        _ parts: EngineParts, host: KVMHost, model: KVMProcessorModel, takesKernel: Bool,
+        _ parts: EngineParts, host: KVMHost, model: KVMProcessorModel, takesKernel: Bool, irqchip: KVMIRQChip = .kernel,
         standIn: @escaping @Sendable (PrincipalEngine) throws -> any StandIn
     ) throws(KVMError) {
         let takesKernel = takesKernel && host.offersSyncRegisters
@@ -28,13 +28,14 @@ public final class KVMEngine: Engine {
         }
         guard davit_kick_prepare() == 0 else { throw KVMError("sigaction", -errno) }
         let machine = try KVMVirtualMachine(host, memory: parts.memory)
-        try machine.makeInterruptControllers()
+        let routes = try machine.makeInterruptControllers(irqchip, host: host)
+        let localAPICs = irqchip == .split ? KVMLocalAPICs(routes) : nil
         let dormancy = DormancyWatch(vcpuCount: parts.vcpuCount, clock: parts.clock)
         let substitution = Substitution(takesKernel: takesKernel, machine: machine, make: standIn)
         if host.capability(KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0 { machine.reportEmulationFailures() }
         let shared = KVMShared(
             host: host, machine: machine, io: parts.io, tscFrequency: model.tscFrequency,
-            dormancy: dormancy, substitution: substitution)
+            dormancy: dormancy, substitution: substitution, localAPICs: localAPICs)
         let supported = try KVMCPUID.supported(host)
         let start = davit_rdtsc()
         var vcpus: [KVMVCPU] = []
@@ -44,10 +45,12 @@ public final class KVMEngine: Engine {
         }
         substitution.principal = PrincipalEngine(
             // What the kernel answers itself: its interrupt controllers and the PIT.
-            ports: [
-                PlatformLayout.Port.pic1, PlatformLayout.Port.pic2, PlatformLayout.Port.edgeLevelControl,
-                PlatformLayout.Port.pit, PlatformLayout.Port.systemControlB...PlatformLayout.Port.systemControlB,
-            ], pages: [PlatformLayout.MMIO.ioapic.rawValue],
+            ports: localAPICs != nil
+                ? []
+                : [
+                    PlatformLayout.Port.pic1, PlatformLayout.Port.pic2, PlatformLayout.Port.edgeLevelControl,
+                    PlatformLayout.Port.pit, PlatformLayout.Port.systemControlB...PlatformLayout.Port.systemControlB,
+                ], pages: localAPICs != nil ? [] : [PlatformLayout.MMIO.ioapic.rawValue],
             cpuid: vcpus.map {
                 takesKernel
                     ? model.kernelEntries(vcpu: $0.index, shown: $0.shownCPUID)
@@ -56,8 +59,10 @@ public final class KVMEngine: Engine {
             start: 0 &- vcpus[0].tscOffset)
         self.vcpus = vcpus
         kvmVCPUs = vcpus
-        interrupts = .wholeChip(
-            line: { KVMInterruptLine(machine, gsi: $0) }, bus: KVMMessages(machine))
+        localAPICs?.setBootProcessor(vcpus[0])
+        interrupts =
+            localAPICs.map { .localAPICs($0) }
+            ?? .wholeChip(line: { KVMInterruptLine(machine, gsi: $0) }, bus: KVMMessages(machine))
         self.dormancy = dormancy
         dormancy.start { [kvmVCPUs] in for vcpu in kvmVCPUs { vcpu.look() } }
     }

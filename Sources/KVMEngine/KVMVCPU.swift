@@ -37,6 +37,8 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     var lastFailure: UInt64 = 0
     /// The guest's interrupt table, which KVM does not get where software has the kernel.
     var interruptTable = TableRegisterState()
+    /// KVM has been asked whether it could take an external interrupt, and has not run the guest since.
+    var hasAskedForReadiness = false
     /// As KVM was entered the last time.
     var nmiWasBlocked = false
     var userFlags: UInt64 = 0
@@ -112,14 +114,17 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
 
     func requestStop() {
         stopRequested.store(true, ordering: .releasing)
-        thread.withLock { if let thread = $0 { davit_kick(thread) } }
+        kick()
     }
 
     /// Has the vCPU's thread tell `DormancyWatch` whether it sleeps for good. Any thread may call.
     func look() {
         mustLook.store(true, ordering: .releasing)
-        thread.withLock { if let thread = $0 { davit_kick(thread) } }
+        kick()
     }
+
+    /// Has the vCPU's thread look at what it is to do. Any thread may call.
+    func kick() { thread.withLock { if let thread = $0 { davit_kick(thread) } } }
 
     private func lookForDormancy() -> VCPUExit? {
         var mp = kvm_mp_state()
@@ -167,13 +172,21 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     private func enter() -> VCPUExit? {
         settleTranslations()
         settleStepping()
-        if turn == .look { beginLook() }
+        let isAsking = mustAskForReadiness
+        if isAsking {
+            // KVM finishes what was begun, and goes no further. What is kicked meanwhile `run` sees before it comes here again.
+            area.pointee.immediate_exit = 1
+        } else if turn == .look {
+            beginLook()
+        }
+        hasAskedForReadiness = false
         let result = davit_kvm(descriptor, DAVIT_KVM_RUN, 0)
         let hasLooked = endLook()
-        if turn == .look && !hasLooked { turn = freshTurn }
+        if turn == .look && !hasLooked && !isAsking { turn = freshTurn }
         guard result >= 0 else {
             // EAGAIN: the vCPU was waiting for a SIPI and may go on.
             guard result == -EINTR || result == -EAGAIN else { return failure("KVM_RUN", result) }
+            if isAsking { injectExternalInterrupt() }
             // A step or look that did not come to pass is still due.
             return nil
         }
@@ -182,7 +195,9 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
         case KVM_EXIT_IO: accessPort()
         case KVM_EXIT_MMIO: accessMMIO()
         case KVM_EXIT_DEBUG: turn = turnAfterStep
-        case KVM_EXIT_INTR, KVM_EXIT_IRQ_WINDOW_OPEN: break
+        case KVM_EXIT_IRQ_WINDOW_OPEN: injectExternalInterrupt()
+        case KVM_EXIT_IOAPIC_EOI: shared.localAPICs?.endOfInterrupt(vector: davit_kvm_eoi_vector(area))
+        case KVM_EXIT_INTR: break
         case KVM_EXIT_SHUTDOWN where hasLooked && !isAnythingDelivered: turn = .software
         case KVM_EXIT_SHUTDOWN where substitution.takesKernel:
             return runSoftware(.untilPlainUserMode, cause: .shutdown)
@@ -289,6 +304,8 @@ struct KVMShared: Sendable {
     let tscFrequency: UInt64
     let dormancy: DormancyWatch
     let substitution: Substitution
+    /// Nil if the kernel has all interrupt controllers.
+    let localAPICs: KVMLocalAPICs?
 }
 
 /// What a vCPU's run loop has counted.

@@ -1,4 +1,4 @@
-// One virtual machine of KVM: its memory slots, interrupt controllers and routes (api.rst, 4.35, 4.24, 4.52).
+// One virtual machine of KVM and its memory slots (api.rst, 4.35).
 
 import CDavit
 import Glibc
@@ -49,49 +49,6 @@ final class KVMVirtualMachine: Sendable {
             "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot))
     }
 
-    /// The 8259s, the I/O APIC and a local APIC for each vCPU, then the PIT, all in the kernel. To be called before vCPUs are made.
-    func makeInterruptControllers() throws(KVMError) {
-        try require("KVM_CREATE_IRQCHIP", davit_kvm(descriptor, DAVIT_KVM_CREATE_IRQCHIP, 0))
-        // The kernel answers at port 0x61 too.
-        var configuration = kvm_pit_config()
-        configuration.flags = UInt32(KVM_PIT_SPEAKER_DUMMY)
-        try require("KVM_CREATE_PIT2", davit_kvm_with(descriptor, DAVIT_KVM_CREATE_PIT2, &configuration))
-        try route(Self.boardRoutes)
-    }
-
-    /// As the MADT says: global system interrupts are I/O APIC pins, but for IRQ 0, which is wired to pin 2; ISA's are the 8259s' too.
-    private static var boardRoutes: [kvm_irq_routing_entry] {
-        func chip(_ gsi: Int, _ chip: Int32, pin: Int) -> kvm_irq_routing_entry {
-            var entry = kvm_irq_routing_entry()
-            entry.gsi = UInt32(gsi)
-            entry.type = UInt32(KVM_IRQ_ROUTING_IRQCHIP)
-            entry.u.irqchip = kvm_irq_routing_irqchip(irqchip: UInt32(chip), pin: UInt32(pin))
-            return entry
-        }
-        var routes: [kvm_irq_routing_entry] = []
-        for gsi in 0..<PlatformLayout.ioapicPinCount {
-            if gsi < 8 && gsi != 2 { routes.append(chip(gsi, KVM_IRQCHIP_PIC_MASTER, pin: gsi)) }
-            if gsi >= 8 && gsi < 16 { routes.append(chip(gsi, KVM_IRQCHIP_PIC_SLAVE, pin: gsi - 8)) }
-            let pin = gsi == PlatformLayout.IRQ.pit ? PlatformLayout.IRQ.pitGSI : gsi
-            routes.append(chip(gsi, KVM_IRQCHIP_IOAPIC, pin: pin))
-        }
-        return routes
-    }
-
-    /// Replaces all routes.
-    private func route(_ routes: [kvm_irq_routing_entry]) throws(KVMError) {
-        let header = MemoryLayout<kvm_irq_routing>.size
-        let stride = MemoryLayout<kvm_irq_routing_entry>.stride
-        let table = UnsafeMutableRawPointer.allocate(byteCount: header + routes.count * stride, alignment: 8)
-        defer { table.deallocate() }
-        table.initializeMemory(as: UInt8.self, repeating: 0, count: header)
-        table.storeBytes(of: UInt32(routes.count), as: UInt32.self)
-        for (i, entry) in routes.enumerated() {
-            table.storeBytes(of: entry, toByteOffset: header + i * stride, as: kvm_irq_routing_entry.self)
-        }
-        try require("KVM_SET_GSI_ROUTING", davit_kvm_with(descriptor, DAVIT_KVM_SET_GSI_ROUTING, table))
-    }
-
     // MARK: - What stand-ins need
 
     /// Emulation failures at any privilege level come back from KVM_RUN, instead of some as #UD to the guest.
@@ -116,44 +73,7 @@ final class KVMVirtualMachine: Sendable {
         }
     }
 
-    func setLine(_ gsi: Int, _ level: Bool) {
-        var line = kvm_irq_level()
-        line.irq = UInt32(gsi)
-        line.level = level ? 1 : 0
-        // Cannot fail: the number is one of the board's.
-        _ = davit_kvm_with(descriptor, DAVIT_KVM_IRQ_LINE, &line)
-    }
-
-    private func require(_ request: String, _ result: Int32) throws(KVMError) {
+    func require(_ request: String, _ result: Int32) throws(KVMError) {
         if result < 0 { throw KVMError(request, result) }
-    }
-}
-
-/// An input of the kernel's interrupt controllers.
-final class KVMInterruptLine: IRQLine {
-    private let machine: KVMVirtualMachine
-    private let gsi: Int
-
-    init(_ machine: KVMVirtualMachine, gsi: Int) {
-        self.machine = machine
-        self.gsi = gsi
-    }
-
-    func set(_ level: Bool) { machine.setLine(gsi, level) }
-}
-
-/// The kernel's local APICs as devices with message-signalled interrupts see them.
-final class KVMMessages: InterruptMessageReceiver {
-    private let machine: KVMVirtualMachine
-
-    init(_ machine: KVMVirtualMachine) { self.machine = machine }
-
-    func deliver(_ message: InterruptMessage) {
-        var msi = kvm_msi()
-        msi.address_lo = UInt32(truncatingIfNeeded: message.address)
-        msi.address_hi = UInt32(truncatingIfNeeded: message.address >> 32)
-        msi.data = message.data
-        // A message that no vCPU takes is dropped, as on the bus.
-        _ = davit_kvm_with(machine.descriptor, DAVIT_KVM_SIGNAL_MSI, &msi)
     }
 }

@@ -29,6 +29,9 @@ public protocol LocalAPICBus: InterruptMessageReceiver {
     /// Who is asked for the vector when a vCPU takes an ExtINT, and told of the end of level-triggered interrupts.
     /// Nil disconnects.
     func connect(_ source: (any InterruptSource)?)
+    /// What an I/O APIC pin sends now, if it is level-triggered; nil if not. The end of such an interrupt must come to the source, other ends
+    /// need not. Called with the I/O APIC's lock held.
+    func setLevelTriggered(_ message: InterruptMessage?, pin: Int)
 }
 
 /// What the local APICs need of the chips behind them. Called on vCPU threads.

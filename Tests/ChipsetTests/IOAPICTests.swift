@@ -53,6 +53,17 @@ import Testing
         #expect(bus.messages == [InterruptMessage(address: 0xFEE0_F004, data: 0xC177)])
     }
 
+    /// Masked pins too: the end of an interrupt may come when its pin has been masked.
+    @Test func busKnowsWhatLevelTriggeredPinsSend() {
+        setEntry(20, 0x02 << 56 | Self.level | 0x61)
+        setEntry(4, 0x52)
+        #expect(bus.levelTriggered == [20: InterruptMessage(address: 0xFEE0_2000, data: 0xC061)])
+        setEntry(20, 0x02 << 56 | Self.level | 1 << 16 | 0x61)
+        #expect(bus.levelTriggered == [20: InterruptMessage(address: 0xFEE0_2000, data: 0xC061)])
+        setEntry(20, 0x61)
+        #expect(bus.levelTriggered == [:])
+    }
+
     @Test func edgeAtAMaskedPinIsLost() {
         ioapic.line(5).set(true)
         setEntry(5, 0x60)

@@ -24,9 +24,13 @@ struct LinuxGuestTests {
         #expect(davit.waitForExit(seconds: 60) == 0)
     }
 
-    @Test(.enabled(if: TestEngine.hasKVM), arguments: [LinuxGuest.kernel61, LinuxGuest.kernel612])
-    func bootsToAShellOnKVM(kernel: String) {
-        let davit = LinuxGuest.start(engine: "kvm", kernel: kernel)
+    @Test(
+        .enabled(if: TestEngine.hasKVM),
+        arguments: [
+            ("kvm", LinuxGuest.kernel61), ("kvm", LinuxGuest.kernel612), ("kvm,irqchip=split", LinuxGuest.kernel612),
+        ])
+    func bootsToAShellOnKVM(engine: String, kernel: String) {
+        let davit = LinuxGuest.start(engine: engine, kernel: kernel)
         #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
         davit.type("sleep 1; echo T$((40+2))T\n")
         #expect(davit.waitFor("\r\nT42T", seconds: 60))

@@ -4,13 +4,14 @@ import HostLinux
 import KVMEngine
 import MachineModel
 import SoftEngine
-import Synchronization
 import X86
 
 /// The engines that are compared.
 enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
     case soft
     case kvm
+    /// KVM with local APICs alone.
+    case kvmSplit
 
     var description: String { rawValue }
 
@@ -28,12 +29,13 @@ enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
     func make(_ parts: EngineParts) throws -> any Engine {
         switch self {
         case .soft: return try SoftEngine(parts)
-        case .kvm:
+        case .kvm, .kvmSplit:
             let model = KVMProcessorModel(
                 baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
                 tscFrequency: SoftEngine.tscFrequency, offersAll: false)
             return try KVMEngine(
                 parts, host: try KVMHost(), model: model, takesKernel: !KVMHost.isHardwareBacked,
+                irqchip: self == .kvmSplit ? .split : .kernel,
                 standIn: { try SoftStandIn(parts, for: $0) })
         }
     }
@@ -55,9 +57,11 @@ final class ConformanceGuest {
     init(_ kind: ComparedEngine, _ source: String, bits: Int = 16, vcpuCount: Int = 1) throws {
         memory = try GuestMemory(size: 4 << 20)
         clock = try MonotonicClock(threadName: "test-clock")
+        let board = InterruptBoard(device)
         engine = try kind.make(
             EngineParts(
-                memory: memory, io: device, clock: TestClock(clock), vcpuCount: vcpuCount, log: { print("log:", $0) }))
+                memory: memory, io: board, clock: TestClock(clock), vcpuCount: vcpuCount, log: { print("log:", $0) }))
+        try board.connect(engine.interrupts, clock: TestClock(clock))
         device.setEngine(engine)
         try memory.write(
             bytes: try GuestAssembler.assemble(source, at: Self.origin), at: GuestPhysicalAddress(Self.origin))
@@ -173,48 +177,6 @@ final class ConformanceGuest {
 
     var reports: [UInt32] { device.reports }
     var state: VCPUState { engine.vcpus[0].saveState() }
-}
-
-/// Ports and registers: reads give what the address says, writes are noted.
-final class NotingDevice: GuestIO {
-    struct Access: Equatable {
-        var address: UInt64
-        var width: Int
-        var value: UInt64
-    }
-
-    private struct Notes {
-        var reports: [UInt32] = []
-        var accesses: [Access] = []
-        var vcpus: [any VCPU] = []
-    }
-
-    private let notes = Mutex(Notes())
-    var reports: [UInt32] { notes.withLock { $0.reports } }
-    var accesses: [Access] { notes.withLock { $0.accesses } }
-
-    func setEngine(_ engine: any Engine) { notes.withLock { $0.vcpus = engine.vcpus } }
-
-    func readPort(_ port: UInt16, width: AccessWidth) -> UInt32 {
-        UInt32(truncatingIfNeeded: (0x1122_3344 &+ UInt64(port)) & width.mask)
-    }
-
-    func writePort(_ port: UInt16, width: AccessWidth, value: UInt32) {
-        let vcpus = notes.withLock { notes in
-            if port == 0xE9 { notes.reports.append(value) }
-            notes.accesses.append(Access(address: UInt64(port), width: width.bytes, value: UInt64(value)))
-            return port == 0xF4 ? notes.vcpus : []
-        }
-        for vcpu in vcpus { vcpu.requestStop() }
-    }
-
-    func readMMIO(_ address: GuestPhysicalAddress, width: AccessWidth) -> UInt64 {
-        (0x8877_6655_4433_2211 ^ address.rawValue) & width.mask
-    }
-
-    func writeMMIO(_ address: GuestPhysicalAddress, width: AccessWidth, value: UInt64) {
-        notes.withLock { $0.accesses.append(Access(address: address.rawValue, width: width.bytes, value: value)) }
-    }
 }
 
 /// The host's monotonic clock as engines want it.

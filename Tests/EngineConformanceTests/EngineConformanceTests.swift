@@ -363,6 +363,79 @@ import X86
         #expect(guest.reports == [0x33, 0, 0x35, 0])
     }
 
+    /// The 8259's interrupts reach the processor as ExtINT: while it runs, when it lets them, and while it is halted.
+    @Test(arguments: ComparedEngine.all) func externalInterrupts(engine: ComparedEngine) throws {
+        func waiting(_ enable: String) -> String {
+            """
+            lea r15, [rip + 1f]
+            \(enable)
+            2: jmp 2b
+            1: cli
+            mov al, 0x04
+            out 0xE2, al
+            mov al, 0x20
+            out 0x20, al
+            """
+        }
+        let initialize8259 = [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xEF)]
+            .map { "mov al, \($0.1)\nout \($0.0), al" }.joined(separator: "\n")
+        let guest = try run(
+            engine,
+            ConformanceGuest.withHandlers(
+                """
+                mov ebx, 0xFEE00000
+                mov dword ptr [rbx + 0xF0], 0x1FF
+                mov dword ptr [rbx + 0x350], 0x700
+                \(initialize8259)
+                \(waiting("sti\nmov al, 0x84\nout 0xE2, al"))
+                mov al, 0x84
+                out 0xE2, al
+                mov eax, 0x99
+                out 0xE9, eax
+                \(waiting("sti"))
+                mov al, 0x84
+                out 0xE3, al
+                \(waiting("sti\nhlt"))
+                """), bits: 64)
+        #expect(guest.reports == [0x24, 0, 0x99, 0x24, 0, 0x24, 0])
+    }
+
+    /// A level-triggered pin of the I/O APIC interrupts again when the processor ends the interrupt and the line is still raised.
+    @Test(arguments: ComparedEngine.all) func levelTriggeredInterrupts(engine: ComparedEngine) throws {
+        let guest = try run(
+            engine,
+            ConformanceGuest.withHandlers(
+                """
+                mov ebx, 0xFEE00000
+                mov dword ptr [rbx + 0xF0], 0x1FF
+                mov edi, 0xFEC00000
+                mov dword ptr [rdi], 0x39
+                mov dword ptr [rdi + 0x10], 0
+                mov dword ptr [rdi], 0x38
+                mov dword ptr [rdi + 0x10], 0x8035
+                mov al, 0x94
+                out 0xE2, al
+                lea r15, [rip + 1f]
+                sti
+                2: jmp 2b
+                1: cli
+                mov dword ptr [rbx + 0xB0], 0
+                lea r15, [rip + 1f]
+                sti
+                2: jmp 2b
+                1: cli
+                mov eax, [rdi + 0x10]
+                out 0xE9, eax
+                mov al, 0x14
+                out 0xE2, al
+                mov dword ptr [rbx + 0xB0], 0
+                mov eax, [rdi + 0x10]
+                out 0xE9, eax
+                """), bits: 64)
+        // Remote IRR is up until the end of the interrupt.
+        #expect(guest.reports == [0x35, 0, 0x35, 0, 0xC035, 0x8035])
+    }
+
     /// INIT and SIPI start the second processor in real mode; it writes to memory, the first waits for that.
     @Test(arguments: ComparedEngine.all) func startsASecondProcessor(engine: ComparedEngine) throws {
         let guest = try run(

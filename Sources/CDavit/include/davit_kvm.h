@@ -88,6 +88,7 @@ static inline davit_kvm_mmio_exit davit_kvm_mmio(const struct kvm_run *_Nonnull 
     return (davit_kvm_mmio_exit){run->mmio.phys_addr, run->mmio.len, run->mmio.is_write};
 }
 static inline uint8_t *_Nonnull davit_kvm_mmio_data(struct kvm_run *_Nonnull run) { return run->mmio.data; }
+static inline uint8_t davit_kvm_eoi_vector(const struct kvm_run *_Nonnull run) { return run->eoi.vector; }
 static inline struct kvm_sync_regs *_Nonnull davit_kvm_sync_regs(struct kvm_run *_Nonnull run) { return &run->s.regs; }
 
 // What a kick of a vCPU's thread sets, wherever that thread is.

@@ -17,7 +17,7 @@ public final class IOAPIC: MMIODevice {
     /// Guards registers and pins. Held while messages are delivered, which takes no device's lock; so lines may be set under a
     /// device's own, and EOIs come in on vCPU threads.
     let chip = Mutex(Chip())
-    private let bus: any LocalAPICBus
+    let bus: any LocalAPICBus
     /// Guards who is told when a pin is unmasked; not held while they are.
     private let unmaskObserver = Mutex(UnmaskObserver())
 
@@ -79,6 +79,11 @@ public final class IOAPIC: MMIODevice {
         let address = 0xFEE0_0000 | (entry >> 56) << 12 | (entry >> 49 & 0x7F) << 5 | logical
         let trigger: UInt32 = entry & IOAPICEntry.level != 0 ? 1 << 15 | 1 << 14 : 0
         return InterruptMessage(address: address, data: UInt32(entry & 0x7FF) | trigger)
+    }
+
+    /// What a level-triggered pin sends, masked or not: an end may still come for a pin that was masked meanwhile.
+    static func levelTriggered(_ entry: UInt64) -> InterruptMessage? {
+        entry & IOAPICEntry.level != 0 ? message(entry) : nil
     }
 
     private final class Line: IRQLine {
@@ -147,7 +152,10 @@ public final class IOAPIC: MMIODevice {
         // Software clears a stuck remote IRR by making the pin edge-triggered for a moment.
         if entry & IOAPICEntry.level == 0 { entry &= ~IOAPICEntry.remoteIRR }
         let isUnmasked = chip.entries[pin] & ~entry & IOAPICEntry.masked != 0
+        let before = Self.levelTriggered(chip.entries[pin])
         chip.entries[pin] = entry
+        let now = Self.levelTriggered(entry)
+        if now != before { bus.setLevelTriggered(now, pin: pin) }
         service(&chip, pin, isEdge: false)
         return isUnmasked
     }

@@ -34,6 +34,9 @@ extension IOAPIC {
                 "entry \(pin) is edge-triggered with remote IRR set")
         }
         chip.withLock { chip in
+            for (pin, entry) in state.entries.enumerated() {
+                bus.setLevelTriggered(Self.levelTriggered(entry), pin: pin)
+            }
             chip = Chip(ioregsel: state.ioregsel, id: state.id, entries: state.entries, lines: state.lines)
         }
     }

@@ -66,6 +66,9 @@ final class LocalAPICs: LocalAPICBus, @unchecked Sendable {
         self.source.withLock { $0 = source }
     }
 
+    /// Every end of an interrupt is broadcast.
+    func setLevelTriggered(_ message: InterruptMessage?, pin: Int) {}
+
     // MARK: for the APICs
 
     @inline(__always)

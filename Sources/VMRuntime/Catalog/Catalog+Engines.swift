@@ -12,12 +12,16 @@ extension Catalog {
                 "auto", summary: "KVM where the host's processor runs guests, else in software",
                 options: [translator, codeMemory, perfMap],
                 make: makeSoft),
-            CatalogEntry("kvm", summary: "the host kernel's KVM (/dev/kvm)", make: makeKVM),
+            CatalogEntry("kvm", summary: "the host kernel's KVM (/dev/kvm)", options: [irqchip], make: makeKVM),
             CatalogEntry(
                 "soft", summary: "runs the guest in software; needs nothing of the host",
                 options: [translator, codeMemory, perfMap],
                 make: makeSoft),
         ])
+
+    private static let irqchip = CatalogOption.choice(
+        "irqchip", "whose the 8259s, I/O APIC and PIT are: the host kernel's, or Davit's (kernel, split)",
+        defaultValue: KVMIRQChip.kernel.rawValue, of: KVMIRQChip.allCases.map(\.rawValue))
 
     private static let translator = CatalogOption.choice(
         "translator", "whether guest code is translated to host code (on, off)", defaultValue: "on",
@@ -65,6 +69,7 @@ extension Catalog {
                 tscFrequency: SoftEngine.tscFrequency, offersAll: KVMHost.isHardwareBacked)
             return try KVMEngine(
                 parts, host: host, model: model, takesKernel: !KVMHost.isHardwareBacked,
+                irqchip: KVMIRQChip(rawValue: settings.text(irqchip.name)) ?? .kernel,
                 standIn: { try SoftStandIn(parts, for: $0) })
         } catch {
             throw MachineError(.unavailable, "--engine kvm: \(error)")
