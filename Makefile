@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
+.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -58,6 +58,10 @@ check-debian: debian build
 bench-debian: build
 	[ -s $(DEBIAN)-bench.raw ] || DAVIT_ROOT_PACKAGES=fio,iperf3 scripts/make-root-disk $(DEBIAN)-bench.raw
 	scripts/bench-debian $(DEBIAN)-bench.raw
+
+# Debian's image and what people do with it, in a store of its own in .build/people. ENGINE=kvm for the other engine.
+check-people: packages build
+	scripts/check-people --engine $(or $(ENGINE),soft)
 
 torture: packages
 	$(RELEASE) --product davit-torture

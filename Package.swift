@@ -5,8 +5,11 @@ import PackageDescription
 let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
 
 /// A target on one floor of the house; `ARCHITECTURE.md` shows the floors, `make check` enforces them.
-func room(_ name: String, on below: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: below, swiftSettings: strict)
+///
+/// Files that are embedded are byte arrays in `PackageResources`.
+func room(_ name: String, on below: [Target.Dependency] = [], embedding files: [String] = []) -> Target {
+    .target(
+        name: name, dependencies: below, resources: files.map { .embedInCode($0) }, swiftSettings: strict)
 }
 
 func tests(_ name: String, of targets: [Target.Dependency]) -> Target {
@@ -49,6 +52,7 @@ let package = Package(
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
         room("MachineStore", on: ["CDavit", "HostLinux"]),
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
+        room("GuestAgent", on: ["HostLinux"], embedding: ["agent.pl"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["CCompression", "MachineModel", "GuestMemory", "X86"]),
         room(
@@ -70,10 +74,11 @@ let package = Package(
         room(
             "DavitCommands",
             on: [
-                "BlockFormats", "CDavit", "ConsoleBackends", "Davit", "HostLinux", "MachineModel", "MachineStore",
-                "VMRuntime",
+                "BlockFormats", "CDavit", "ConsoleBackends", "Davit", "GuestAgent", "HostLinux", "MachineModel",
+                "MachineStore", "VMRuntime",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ]),
+            ],
+            embedding: ["debian.sh"]),
 
         // Floor 5: the program.
         .executableTarget(name: "davit", dependencies: ["DavitCommands"], swiftSettings: strict),
@@ -119,6 +124,7 @@ let package = Package(
         tests("BlockFormats", of: ["BlockFormats"]),
         tests("MachineStore", of: ["MachineStore", "HostLinux"]),
         tests("DiskContents", of: ["DiskContents"]),
+        tests("GuestAgent", of: ["GuestAgent", "HostLinux"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -13,7 +13,9 @@ public struct DavitCommand: ParsableCommand {
             RunCommand.self, CreateCommand.self, StartCommand.self, StopCommand.self, KillCommand.self,
             PauseCommand.self,
             ResumeCommand.self, RestartCommand.self, RemoveCommand.self, ListCommand.self, InspectCommand.self,
-            LogsCommand.self, ConsoleVerb.self, ImageCommand.self, DiskCommand.self, DoctorCommand.self,
+            LogsCommand.self, ConsoleVerb.self, ExecCommand.self, ShellCommand.self, CopyCommand.self,
+            StatsCommand.self,
+            ImageCommand.self, DiskCommand.self, DoctorCommand.self,
             VersionCommand.self,
             MachineProcess.self,
         ])
@@ -27,7 +29,7 @@ public struct DavitCommand: ParsableCommand {
             if let command = command as? any CommandWithStatus { return try command.status() }
             try command.run()
             return 0
-        } catch let error where error is MachineError || error is StoreError || error is LaunchError {
+        } catch let error where error is MachineError || error is StoreError || error is CommandFailure {
             complain("\(error)")
             return status(of: error)
         } catch {
@@ -51,7 +53,7 @@ public struct DavitCommand: ParsableCommand {
     static func status(of error: any Error) -> Int32 {
         switch error {
         case let error as MachineError: ExitStatus.status(of: error)
-        case let error as LaunchError: error.status
+        case let error as CommandFailure: error.status
         case is StoreError: ExitStatus.noSuchState
         default: ExitStatus.usage
         }
@@ -63,4 +65,10 @@ public struct DavitCommand: ParsableCommand {
 /// A verb whose exit status is not only success or failure.
 protocol CommandWithStatus {
     func status() throws -> Int32
+}
+
+/// What keeps a verb from its work, with the exit status for it.
+struct CommandFailure: Error, CustomStringConvertible {
+    let status: Int32
+    let description: String
 }

@@ -13,12 +13,15 @@ enum ExitStatus {
     static let haltedForever: Int32 = 82
     static let engineFailure: Int32 = 70
     static let consoleLost: Int32 = 74
+    static let unavailable: Int32 = 69
+    /// Davit's own failure where the status is otherwise that of a program in the guest.
+    static let noCommand: Int32 = 125
 
     static func status(of error: MachineError) -> Int32 {
         switch error.kind {
         case .image: 65
         case .file: 66
-        case .unavailable: 69
+        case .unavailable: unavailable
         case .host: 71
         case .configuration: 78
         }

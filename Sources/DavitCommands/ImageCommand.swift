@@ -10,7 +10,7 @@ struct ImageCommand: ParsableCommand {
         commandName: "image", abstract: "Keeps and looks after the disks that machines begin from.",
         subcommands: [
             ImageListCommand.self, ImageInspectCommand.self, ImageRemoveCommand.self,
-            ImagePruneCommand.self, ImageImportCommand.self, ImageExportCommand.self,
+            ImagePruneCommand.self, ImagePullCommand.self, ImageImportCommand.self, ImageExportCommand.self,
         ])
 
     static func store() throws -> ImageStore { ImageStore(in: try MachineStore()) }
@@ -112,6 +112,20 @@ struct ImagePruneCommand: ParsableCommand {
     }
 }
 
+struct ImagePullCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pull", abstract: "Makes an image of Debian, from the mirror that this host's apt uses.")
+
+    @Flag(help: "Makes it anew if it is there already.")
+    var again = false
+    @Argument(help: "debian, or debian:RELEASE.")
+    var name: String
+
+    func run() throws {
+        print(try DebianImage.pull(DebianImage.check(name), into: ImageCommand.store(), again: again).id)
+    }
+}
+
 struct ImageImportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "import", abstract: "Makes an image of a disk in a file: raw, qcow2, VMDK or VHDX.")
@@ -126,7 +140,7 @@ struct ImageImportCommand: ParsableCommand {
     func run() throws {
         var options = DiskOptions()
         options.format = try DiskCommand.format(format, "--format")
-        let image = try ImageCommand.store().add(name: name) { disk in
+        let image = try ImageCommand.store().add(names: [name]) { disk in
             try DiskCommand.perform { () throws(DiskError) in
                 try DiskFile.convert(file, options, to: disk, format: .qcow2)
             }

@@ -135,7 +135,10 @@ struct ResumeCommand: ParsableCommand {
     @Argument(help: "The machines.")
     var names: [String]
 
-    func run() throws { try StoredMachines.switchState(of: names, by: .resume, to: "running") }
+    func run() throws {
+        try StoredMachines.switchState(of: names, by: .resume, to: "running")
+        for name in names { Guest(machine: try StoredMachines.find(name)).setClock() }
+    }
 }
 
 extension StoredMachines {

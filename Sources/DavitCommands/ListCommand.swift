@@ -24,7 +24,7 @@ struct ListCommand: ParsableCommand {
         if quiet {
             for machine in machines { print(machine.machine.name) }
         } else if format == .json {
-            print(JSON.array(machines.map(\.json)))
+            print(JSON.array(machines.map { $0.json() }))
         } else {
             print(Self.table([["NAME", "STATE", "PID", "CREATED"]] + machines.map(\.row)))
         }
@@ -74,7 +74,8 @@ struct MachineReport {
         return [machine.name, state, process.map { "\($0)" } ?? "-", Self.ago(machine.configuration.created)]
     }
 
-    var json: JSON {
+    /// `asksGuest` for what the guest alone can tell, which may take its time.
+    func json(asksGuest: Bool = false) -> JSON {
         var end: EndRecord?
         if case .ended(let record) = status { end = record }
         return JSON([
@@ -85,6 +86,8 @@ struct MachineReport {
             "arguments": .array(machine.configuration.arguments.map(JSON.string)),
             "image": machine.configuration.image.map(JSON.string) ?? .null,
             "removeAtEnd": .bool(machine.configuration.isRemovedAtEnd),
+            "addresses": .array(
+                asksGuest && state == "running" ? Guest(machine: machine).addresses.map(JSON.string) : []),
         ])
     }
 
@@ -107,10 +110,10 @@ struct InspectCommand: ParsableCommand {
     var names: [String]
 
     func run() throws {
-        let reports = try names.map { MachineReport(try StoredMachines.find($0)) }
-        guard format == .table else { return print(JSON.array(reports.map(\.json))) }
+        let reports = try names.map { MachineReport(try StoredMachines.find($0)).json(asksGuest: true) }
+        guard format == .table else { return print(JSON.array(reports)) }
         for report in reports {
-            guard case .object(let members) = report.json else { continue }
+            guard case .object(let members) = report else { continue }
             print(ListCommand.table(members.map { [$0.name, $0.value.text ?? "\($0.value)"] }))
         }
     }

@@ -32,7 +32,7 @@ enum MachineLauncher {
             throw StoreError("machine '\(machine.name)' did not come up; look at '\(machine.log)'")
         }
         guard let message = json["error"]?.text else { return launch }
-        throw LaunchError(status: Int32(truncatingIfNeeded: json["status"]?.number ?? 1), description: message)
+        throw CommandFailure(status: Int32(truncatingIfNeeded: json["status"]?.number ?? 1), description: message)
     }
 
     private static func spawn(_ machine: MachineDirectory, report: Int32, console: Int32?) throws {
@@ -107,10 +107,4 @@ final class MachineLaunch {
             unread += buffer[..<count]
         }
     }
-}
-
-/// What kept a machine's process from coming up, with the exit status that it would have had.
-struct LaunchError: Error, CustomStringConvertible {
-    let status: Int32
-    let description: String
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Davit
 import Glibc
 import HostLinux
+import MachineModel
 import MachineStore
 import Synchronization
 import VMRuntime
@@ -50,10 +51,7 @@ struct MachineProcess: ParsableCommand, CommandWithStatus {
         do {
             let flags = try MachineFlags.parse(machine.configuration.arguments)
             let log = try flags.makeLog()
-            let virtualMachine = try VirtualMachine(
-                try flags.makeConfiguration(
-                    rootDisk: machine.configuration.image.map { _ in machine.path + "/" + MachineDirectory.diskFile }),
-                log: log)
+            let virtualMachine = try VirtualMachine(try Self.configuration(of: machine, flags), log: log)
             try virtualMachine.stopOnSignals()
             let switches = Switches(virtualMachine)
             control = try ControlServer(for: machine, loop: loop) { switches.obey($0) }
@@ -76,6 +74,22 @@ struct MachineProcess: ParsableCommand, CommandWithStatus {
         if machine.configuration.isRemovedAtEnd { try store.remove(machine, holding: lock) }
         if let failure { throw failure }
         return end.status
+    }
+
+    private static func configuration(
+        of machine: MachineDirectory, _ flags: MachineFlags
+    ) throws -> VirtualMachineConfiguration {
+        guard machine.configuration.image != nil else { return try flags.makeConfiguration() }
+        var configuration = try flags.makeConfiguration(rootDisk: machine.path + "/" + MachineDirectory.diskFile)
+        // The way to the agent. Linux has one vsock at most.
+        if !configuration.devices.contains(where: { $0.name == "vsock" }) {
+            // However long the directory's path is, a socket's must be short. Open as long as this process lives.
+            let place = open(machine.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            guard place >= 0 else { throw StoreError("'\(machine.path)' is gone") }
+            configuration.devices.append(
+                ComponentChoice("vsock", settings: ["path": "/proc/self/fd/\(place)/\(GuestSocket.name)"]))
+        }
+        return configuration
     }
 
     /// Tells the launcher, if it is still there.

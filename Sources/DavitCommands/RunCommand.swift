@@ -1,5 +1,7 @@
 import ArgumentParser
 import Davit
+import HostLinux
+import MachineStore
 import VMRuntime
 
 /// `davit run`: boots a kernel in a new machine and stays until it ends.
@@ -24,21 +26,53 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
     @Argument(help: "The image whose system the machine runs, on a disk of its own.")
     var image: String?
 
+    @OptionGroup(title: "Options of the program in the guest") var commandFlags: GuestCommandFlags
+
+    @Argument(parsing: .postTerminator, help: "A program to run in the guest, whose end is the machine's.")
+    var command: [String] = []
+
+    func validate() throws {
+        guard !command.isEmpty else { return }
+        if image == nil { throw ValidationError("a command goes with an image, which has the agent that runs it") }
+        if detach {
+            throw ValidationError("--detach and a command clash: 'davit exec' runs one in a machine that runs")
+        }
+    }
+
     func status() throws -> Int32 {
         guard name != nil || detach || image != nil else { return try runHere() }
-        let machine = try StoredMachines.create(
-            name: name, flags, image: StoredMachines.image(image), isRemovedAtEnd: isRemovedAtEnd)
-        let launch: MachineLaunch
+        let image = try StoredMachines.image(image)
+        guard command.isEmpty else { return runProgram(image) }
+        let machine = try StoredMachines.create(name: name, flags, image: image, isRemovedAtEnd: isRemovedAtEnd)
+        let launch = try start(machine, attached: !detach)
+        guard detach else { return try ConsoleAttachment.attach(to: launch, of: machine) }
+        print(machine.name)
+        return 0
+    }
+
+    private func start(_ machine: MachineDirectory, attached: Bool) throws -> MachineLaunch {
         do {
-            launch = try MachineLauncher.start(machine, attached: !detach)
+            return try MachineLauncher.start(machine, attached: attached)
         } catch {
             // A machine that has never run is no use to anybody.
             try? StoredMachines.remove(machine)
             throw error
         }
-        guard detach else { return try ConsoleAttachment.attach(to: launch, of: machine) }
-        print(machine.name)
-        return 0
+    }
+
+    /// Starts a machine for a program, and stops it at the program's end: the machine is gone at once if it is to be removed.
+    private func runProgram(_ image: StoredImage?) -> Int32 {
+        Guest.status {
+            let command = try commandFlags.command(command)
+            let signals = try TerminationSignals()
+            let machine = try StoredMachines.create(name: name, flags, image: image, isRemovedAtEnd: isRemovedAtEnd)
+            _ = try start(machine, attached: false)
+            let result = Result {
+                try Guest(machine: machine).run(command, hasInput: commandFlags.interactive, signals: signals)
+            }
+            if isRemovedAtEnd { try KillCommand.kill(machine) } else { try StopCommand.stop(machine, seconds: 60) }
+            return try result.get()
+        }
     }
 
     private func runHere() throws -> Int32 {

@@ -30,7 +30,18 @@ enum StoredMachines {
         }
     }
 
-    static func image(_ text: String?) throws -> StoredImage? { try text.map { try ImageCommand.store().find($0) } }
+    /// The image of that name; one that can be pulled is, if it is not there.
+    static func image(_ text: String?) throws -> StoredImage? {
+        guard let text else { return nil }
+        let store = try ImageCommand.store()
+        do throws(StoreError) {
+            return try store.find(text)
+        } catch {
+            guard let suite = DebianImage.suite(of: text) else { throw error }
+            DavitCommand.complain("there is no image '\(text)' yet; pulling it")
+            return try DebianImage.pull(suite, into: store)
+        }
+    }
 
     static func remove(_ machine: MachineDirectory) throws {
         try MachineStore().remove(machine, holding: machine.lock())

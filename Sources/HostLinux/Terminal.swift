@@ -8,6 +8,16 @@ public enum Terminal {
     /// True if this process may read the terminal and set its mode: its job is in the foreground.
     public static func isInForeground(_ descriptor: Int32) -> Bool { tcgetpgrp(descriptor) == getpgrp() }
 
+    /// Its rows and columns; nil if it is no terminal, or has none to tell.
+    public static func size(_ descriptor: Int32) -> (rows: UInt16, columns: UInt16)? {
+        var size = winsize()
+        guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_row > 0, size.ws_col > 0 else { return nil }
+        return (size.ws_row, size.ws_col)
+    }
+
+    /// From now on a change of the terminal's size interrupts what this process waits for.
+    public static func noticeSizeChanges() { signal(SIGWINCH) { _ in } }
+
     /// True between `makeRaw` and `restore`.
     public static var isRaw: Bool { davit_terminal_is_raw() }
 

@@ -72,9 +72,9 @@ public struct ImageStore: Sendable {
         return found
     }
 
-    /// Adds the disk that `make` puts at the path it is given, under a name. Nothing of it stays if that fails.
-    public func add(name: String, make: (String) throws -> Void) throws -> StoredImage {
-        let name = try Self.fullName(name)
+    /// Adds the disk that `make` puts at the path it is given, under names. Nothing of it stays if that fails.
+    public func add(names: [String], make: (String) throws -> Void) throws -> StoredImage {
+        let names = try names.map(Self.fullName)
         try makeDirectories()
         let fresh = "\(path)/\(Self.passing)new-\(getpid())-\(UInt32.random(in: 0 ... .max))"
         guard mkdir(fresh, 0o700) == 0 else { throw StoreError.host("make a directory in '\(path)'") }
@@ -86,10 +86,24 @@ public struct ImageStore: Sendable {
         if rename(fresh, "\(path)/\(id)") == 0 {
             isDone = true
         } else if errno != ENOTEMPTY && errno != EEXIST {
-            throw StoreError.host("keep image '\(name)'")
+            throw StoreError.host("keep image '\(names[0])'")
         }
-        try SmallFile.write(tags + "/" + name, id)
-        return try find(name)
+        for name in names { try SmallFile.write(tags + "/" + name, id) }
+        return try find(names[0])
+    }
+
+    /// Gives an image a name, which another loses.
+    public func tag(_ image: StoredImage, _ name: String) throws(StoreError) {
+        try SmallFile.write(tags + "/" + Self.fullName(name), image.id)
+    }
+
+    /// Whether the disk is still the one that the image's number tells of.
+    public func isWhole(_ image: StoredImage) throws(StoreError) -> Bool { try Self.digest(image.disk) == image.id }
+
+    /// Takes the right to make an image by long work, which one process has at a time; `wait` is called once if another has it.
+    public func lockForPull(wait: () -> Void) throws(StoreError) -> PullLock {
+        try makeDirectories()
+        return try PullLock(in: path, wait: wait)
     }
 
     /// Takes a name away, or all of them with the image.

@@ -10,7 +10,7 @@ import Glibc
 /// | `lock` | locked by the process that runs it, and only so is it known to run: a lock cannot outlive its holder |
 /// | `run.json` | when its last run began |
 /// | `end.json` | how that ended; missing when the process was killed |
-/// | `control`, `console` | sockets while it runs |
+/// | `control`, `console`, `vsock` | sockets while it runs; the last leads into the guest of a machine with an image |
 /// | `console.log` | what came out of its first serial port; `console.log.1` before that |
 /// | `davit.log` | what Davit said of it |
 public struct MachineDirectory: Sendable {

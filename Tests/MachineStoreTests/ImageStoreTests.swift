@@ -15,7 +15,7 @@ import Testing
     }
 
     private func add(_ name: String, _ content: String) throws -> StoredImage {
-        try images.add(name: name) { try SmallFile.write($0, content) }
+        try images.add(names: [name]) { try SmallFile.write($0, content) }
     }
 
     /// FIPS 180-4's examples, and pieces of every length around a block's.
@@ -72,7 +72,7 @@ import Testing
 
     @Test func whatFailsLeavesNothing() throws {
         #expect(throws: StoreError.self) {
-            try images.add(name: "mine") { disk in
+            try images.add(names: ["mine"]) { disk in
                 try SmallFile.write(disk, "half")
                 throw StoreError("the disk is full")
             }

@@ -1,0 +1,104 @@
+# Makes a disk with Debian on it, by Debian's own programs, from the mirrors that this machine's apt uses.
+#
+# $1: the suite. $2: the disk's file, raw. $3: the guest agent's text. Whether this user is root or not, the disk is the same: mmdebstrap and
+# fakeroot see to that. What there is to tell goes to standard error.
+set -eu
+suite="$1" disk="$2" agent="$3"
+size=16G
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export LC_ALL=C.UTF-8
+
+need() {
+    command -v "$1" >/dev/null && return
+    echo "davit: debian:$suite is made by $1, which is missing here; install Debian's package $2" >&2
+    exit 69
+}
+need mmdebstrap mmdebstrap
+need mke2fs e2fsprogs
+as_root=
+[ "$(id -u)" = 0 ] || { need fakeroot fakeroot; as_root=fakeroot; }
+
+# What apt's and mmdebstrap's own users must be able to enter.
+export TMPDIR="${TMPDIR:-/var/tmp}"
+work="$(mktemp -d -t davit-debian-XXXXXX)"
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
+chmod 755 "$work"
+
+# Debian's main archive and its security archive, as apt has them; as everybody has them where apt has none.
+site() {
+    apt-get indextargets --format '$(ORIGIN)|$(RELEASE)|$(SITE)' 'Created-By: Packages' 2>/dev/null |
+        awk -F'|' -v security="$1" '$1 == "Debian" && ($2 ~ /-security$/) == security { print $3; exit }'
+}
+main="$(site 0)" security="$(site 1)"
+main="${main:-http://deb.debian.org/debian}" security="${security:-http://deb.debian.org/debian-security}"
+# A mirror that does not answer is not waited for long. The proxies are the host's.
+apt='Acquire::Retries "2"; Acquire::http::Timeout "20"; Acquire::https::Timeout "20";'
+apt="$apt $(apt-config dump 2>/dev/null | grep -iE '^Acquire::https?::Proxy' | tr '\n' ' ')"
+
+files="$work/files"
+mkdir -p "$files/etc/systemd/network" "$files/etc/systemd/system/serial-getty@ttyS0.service.d" "$files/usr/lib/davit" \
+    "$files/etc/initramfs-tools/conf.d" "$files/usr/share/initramfs-tools/modules.d"
+printf '%s' "$agent" >"$files/usr/lib/davit/agent"
+chmod 755 "$files/usr/lib/davit/agent"
+cat >"$files/etc/systemd/network/80-dhcp.network" <<'END'
+[Match]
+Name=en* eth*
+[Network]
+DHCP=ipv4
+END
+cat >"$files/etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf" <<'END'
+[Service]
+ExecStart=
+ExecStart=-/sbin/agetty --autologin root --noclear --noissue --keep-baud 115200 %I $TERM
+END
+cat >"$files/etc/systemd/system/davit-agent.socket" <<'END'
+[Unit]
+Description=Davit's guest agent, for whom the host connects
+ConditionVirtualization=vm
+[Socket]
+ListenStream=vsock::1024
+[Install]
+WantedBy=sockets.target
+END
+cat >"$files/etc/systemd/system/davit-agent.service" <<'END'
+[Unit]
+Description=Davit's guest agent
+[Service]
+ExecStart=/usr/lib/davit/agent
+KillMode=process
+END
+# The initramfs has the root disk's drivers alone: no machine of Davit's has others.
+printf 'MODULES=list\nRESUME=none\nFSTYPE=ext4\n' >"$files/etc/initramfs-tools/conf.d/davit.conf"
+printf '%s\n' virtio_pci virtio_mmio virtio_blk crc32c_generic crc32c-intel ext4 \
+    >"$files/usr/share/initramfs-tools/modules.d/davit"
+# Run in the new system when all packages are there.
+cat >"$files/usr/lib/davit/finish" <<'END'
+set -eu
+echo debian >/etc/hostname
+printf '127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n' >/etc/hosts
+echo '/dev/vda / ext4 errors=remount-ro 0 0' >/etc/fstab
+echo LANG=C.UTF-8 >/etc/default/locale
+passwd --quiet --delete root
+systemctl --quiet enable systemd-networkd systemd-resolved davit-agent.socket
+systemctl --quiet mask systemd-networkd-wait-online.service getty@tty1.service
+ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+rm /etc/apt/apt.conf.d/99mmdebstrap /etc/dpkg/dpkg.cfg.d/99mmdebstrap /usr/lib/davit/finish
+END
+tar -cf "$work/files.tar" -C "$files" --owner=0 --group=0 --numeric-owner etc usr
+
+packages=systemd-sysv,systemd-resolved,libnss-myhostname,udev,dbus,kmod,procps,iproute2,iputils-ping,netbase,ca-certificates,login
+packages="$packages,less,nano,linux-image-cloud-amd64"
+echo "davit: fetching and installing debian:$suite" >&2
+mmdebstrap --variant=apt --include="$packages" --aptopt="$apt" --dpkgopt=force-unsafe-io \
+    --essential-hook="tar-in '$work/files.tar' /" --customize-hook='chroot "$1" sh /usr/lib/davit/finish' \
+    "$suite" "$work/root.tar" "deb $main $suite main" "deb $main $suite-updates main" \
+    "deb $security $suite-security main" </dev/null >&2
+
+echo "davit: making the file system of debian:$suite" >&2
+mkdir "$work/root"
+$as_root sh -euc '
+    tar -xf "$1/root.tar" -C "$1/root" --numeric-owner
+    rm "$1/root.tar"
+    mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 -d "$1/root" "$2" "$3" >/dev/null
+' sh "$work" "$disk" "$size"
