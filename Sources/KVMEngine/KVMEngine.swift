@@ -9,6 +9,7 @@ import X86
 /// An engine that has the host's kernel run the guest.
 public final class KVMEngine: Engine {
     public let interrupts: EngineInterrupts
+    public let doorbells: (any DoorbellSpace)?
     public let vcpus: [any VCPU]
     private let kvmVCPUs: [KVMVCPU]
     private let dormancy: DormancyWatch
@@ -62,7 +63,10 @@ public final class KVMEngine: Engine {
         localAPICs?.setBootProcessor(vcpus[0])
         interrupts =
             localAPICs.map { .localAPICs($0) }
-            ?? .wholeChip(line: { KVMInterruptLine(machine, gsi: $0) }, bus: KVMMessages(machine))
+            ?? .wholeChip(line: { KVMInterruptLine(machine, gsi: $0) }, bus: KVMMessages(routes))
+        // Where software has the kernel, the writes to devices are software's.
+        let takesWrites = !takesKernel && host.capability(KVM_CAP_IOEVENTFD_ANY_LENGTH) != 0
+        doorbells = takesWrites ? KVMDoorbells(machine) : nil
         self.dormancy = dormancy
         dormancy.start { [kvmVCPUs] in for vcpu in kvmVCPUs { vcpu.look() } }
     }

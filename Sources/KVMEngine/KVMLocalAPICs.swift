@@ -17,7 +17,7 @@ final class KVMLocalAPICs: LocalAPICBus {
 
     init(_ routes: KVMRoutes) {
         self.routes = routes
-        messages = KVMMessages(routes.machine)
+        messages = KVMMessages(routes)
     }
 
     /// Whom the 8259 interrupts. To be set before the vCPUs run.
@@ -26,6 +26,8 @@ final class KVMLocalAPICs: LocalAPICBus {
     // MARK: for the chips
 
     func deliver(_ message: InterruptMessage) { messages.deliver(message) }
+
+    func makeRoute() -> (any InterruptRoute)? { messages.makeRoute() }
 
     func setExternalInterrupt(_ level: Bool) {
         let before = external.exchange(level, ordering: .sequentiallyConsistent)

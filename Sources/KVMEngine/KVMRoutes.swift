@@ -18,10 +18,11 @@ final class KVMRoutes: Sendable {
     /// Guards the messages, and that the kernel's table follows them in order.
     private let state = Mutex(State())
 
-    init(_ machine: KVMVirtualMachine, host: KVMHost, pins: [kvm_irq_routing_entry]) throws(KVMError) {
+    /// `limit` is KVM_CAP_IRQ_ROUTING's.
+    init(_ machine: KVMVirtualMachine, limit: Int, pins: [kvm_irq_routing_entry]) throws(KVMError) {
         self.machine = machine
+        self.limit = limit
         self.pins = pins
-        limit = host.capability(KVM_CAP_IRQ_ROUTING)
         try machine.require("KVM_SET_GSI_ROUTING", store([:]))
     }
 
@@ -82,9 +83,11 @@ extension kvm_irq_routing_entry {
 
 /// The kernel's local APICs as devices with message-signalled interrupts see them.
 final class KVMMessages: InterruptMessageReceiver {
-    private let machine: KVMVirtualMachine
+    private let routes: KVMRoutes
 
-    init(_ machine: KVMVirtualMachine) { self.machine = machine }
+    init(_ routes: KVMRoutes) { self.routes = routes }
+
+    func makeRoute() -> (any InterruptRoute)? { KVMMessageRoute(routes) }
 
     func deliver(_ message: InterruptMessage) {
         var msi = kvm_msi()
@@ -92,6 +95,6 @@ final class KVMMessages: InterruptMessageReceiver {
         msi.address_hi = UInt32(truncatingIfNeeded: message.address >> 32)
         msi.data = message.data
         // A message that no vCPU takes is dropped, as on the bus.
-        _ = davit_kvm_with(machine.descriptor, DAVIT_KVM_SIGNAL_MSI, &msi)
+        _ = davit_kvm_with(routes.machine.descriptor, DAVIT_KVM_SIGNAL_MSI, &msi)
     }
 }

@@ -14,6 +14,7 @@ public enum KVMIRQChip: String, CaseIterable, Sendable {
 extension KVMVirtualMachine {
     /// To be called before vCPUs are made. What it returns has the board's routes.
     func makeInterruptControllers(_ kind: KVMIRQChip, host: KVMHost) throws(KVMError) -> KVMRoutes {
+        let limit = host.capability(KVM_CAP_IRQ_ROUTING)
         switch kind {
         case .kernel:
             try require("KVM_CREATE_IRQCHIP", davit_kvm(descriptor, DAVIT_KVM_CREATE_IRQCHIP, 0))
@@ -21,7 +22,7 @@ extension KVMVirtualMachine {
             var configuration = kvm_pit_config()
             configuration.flags = UInt32(KVM_PIT_SPEAKER_DUMMY)
             try require("KVM_CREATE_PIT2", davit_kvm_with(descriptor, DAVIT_KVM_CREATE_PIT2, &configuration))
-            return try KVMRoutes(self, host: host, pins: Self.boardRoutes)
+            return try KVMRoutes(self, limit: limit, pins: Self.boardRoutes)
         case .split:
             guard host.capability(KVM_CAP_SPLIT_IRQCHIP) != 0 else {
                 throw KVMError("this host's KVM lacks KVM_CAP_SPLIT_IRQCHIP", mend: "use irqchip=kernel")
@@ -31,7 +32,7 @@ extension KVMVirtualMachine {
             // The first global system interrupts are the I/O APIC's pins.
             capability.args.0 = UInt64(PlatformLayout.ioapicPinCount)
             try require("KVM_CAP_SPLIT_IRQCHIP", davit_kvm_with(descriptor, DAVIT_KVM_ENABLE_CAP, &capability))
-            return try KVMRoutes(self, host: host, pins: [])
+            return try KVMRoutes(self, limit: limit, pins: [])
         }
     }
 

@@ -5,10 +5,16 @@ import X86
 public protocol Engine: AnyObject, Sendable {
     /// Who models interrupt controllers and the PIT.
     var interrupts: EngineInterrupts { get }
+    /// Where the guest's writes need not end in `EngineParts.io`; nil if they all do.
+    var doorbells: (any DoorbellSpace)? { get }
     /// In order of `VCPU.index`, as many as `EngineParts.vcpuCount`. Vcpu 0 is the boot processor; the others wait for a SIPI.
     var vcpus: [any VCPU] { get }
     /// Lines for `--stats`: name and value.
     func statistics() -> [(name: String, value: String)]
+}
+
+extension Engine {
+    public var doorbells: (any DoorbellSpace)? { nil }
 }
 
 /// What an engine is built from. `io` is called for everything that is not RAM.

@@ -27,6 +27,15 @@ public protocol GuestIO: AnyObject, Sendable {
     func writeMMIO(_ address: GuestPhysicalAddress, width: AccessWidth, value: UInt64)
 }
 
+/// Addresses at which the host's kernel takes the guest's writes, so that they do not end in `GuestIO`. Any thread may call.
+public protocol DoorbellSpace: AnyObject, Sendable {
+    /// From now on a write at `address`, of any width and value, adds one to the eventfd `descriptor`. Accesses that the kernel does not carry out
+    /// itself still come to `GuestIO`. False if the kernel has no room for it, or something there already.
+    func attach(_ descriptor: Int32, at address: GuestPhysicalAddress) -> Bool
+    /// When it returns, the descriptor is written to no more.
+    func detach(_ descriptor: Int32, from address: GuestPhysicalAddress)
+}
+
 /// A device with ports. `offset` counts from the start of the range it was attached at and lies inside it;
 /// a wide access that reaches over the range's end is split into bytes before it comes here.
 public protocol PortDevice: AnyObject, Sendable {

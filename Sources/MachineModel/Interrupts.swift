@@ -20,6 +20,20 @@ public struct InterruptMessage: Equatable, Sendable {
 public protocol InterruptMessageReceiver: AnyObject, Sendable {
     /// Delivers a message; one that names no vCPU is dropped.
     func deliver(_ message: InterruptMessage)
+    /// For a message that is sent over and over: a way through the host's kernel, if it has one more.
+    func makeRoute() -> (any InterruptRoute)?
+}
+
+extension InterruptMessageReceiver {
+    public func makeRoute() -> (any InterruptRoute)? { nil }
+}
+
+/// A message that the host's kernel keeps and delivers. Any thread may call.
+public protocol InterruptRoute: AnyObject, Sendable {
+    /// What is sent from now on. False if the kernel refuses it; the route is of no use then.
+    func set(_ message: InterruptMessage) -> Bool
+    /// Before a message is set nothing is sent.
+    func send()
 }
 
 /// The local APICs of all vCPUs, as the chips of the board see them. Any thread may call.

@@ -9,6 +9,10 @@ public final class MSIXTable: MMIODevice {
         var data: UInt32 = 0
         var isMasked = true
         var isPending = false
+        /// From when it is unmasked for the first time, if there is one.
+        var route: (any InterruptRoute)?
+
+        var message: InterruptMessage { InterruptMessage(address: address, data: data) }
     }
 
     private struct State: Sendable {
@@ -66,7 +70,7 @@ public final class MSIXTable: MMIODevice {
         let entry = state.entries[vector]
         guard state.isEnabled, !state.isFunctionMasked, entry.isPending, !entry.isMasked else { return }
         state.entries[vector].isPending = false
-        bus.deliver(InterruptMessage(address: entry.address, data: entry.data))
+        if let route = entry.route { route.send() } else { bus.deliver(entry.message) }
     }
 
     /// Four or eight bytes, aligned (6.8.2: others are undefined); all else reads as zero.
@@ -114,9 +118,16 @@ public final class MSIXTable: MMIODevice {
         case 0: state.entries[index].address = state.entries[index].address & ~0xFFFF_FFFF | UInt64(value & ~3)
         case 4: state.entries[index].address = state.entries[index].address & 0xFFFF_FFFF | UInt64(value) << 32
         case 8: state.entries[index].data = value
-        default:
-            state.entries[index].isMasked = value & 1 != 0
-            deliverPending(&state, index)
+        default: state.entries[index].isMasked = value & 1 != 0
         }
+        // While it is masked its parts need not fit together.
+        guard !state.entries[index].isMasked else { return }
+        followRoute(&state, index)
+        deliverPending(&state, index)
+    }
+
+    private func followRoute(_ state: inout State, _ vector: Int) {
+        guard let route = state.entries[vector].route ?? bus.makeRoute() else { return }
+        state.entries[vector].route = route.set(state.entries[vector].message) ? route : nil
     }
 }

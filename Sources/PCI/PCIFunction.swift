@@ -32,11 +32,16 @@ public struct PCIMemoryBAR: Sendable {
     /// In bytes; a power of two, at least 16.
     public var size: UInt64
     public var device: any MMIODevice
+    /// Told where the BAR stands when that has changed, with the function's lock held.
+    public var didMove: (@Sendable (GuestPhysicalAddress?) -> Void)?
 
-    public init(index: Int, size: UInt64, device: any MMIODevice) {
+    public init(
+        index: Int, size: UInt64, device: any MMIODevice, didMove: (@Sendable (GuestPhysicalAddress?) -> Void)? = nil
+    ) {
         self.index = index
         self.size = size
         self.device = device
+        self.didMove = didMove
     }
 }
 
@@ -69,6 +74,7 @@ public final class PCIFunction: PCIConfigurable {
         let size: UInt64
         let device: any MMIODevice
         let place: any MMIOPlace
+        let didMove: (@Sendable (GuestPhysicalAddress?) -> Void)?
         var address: GuestPhysicalAddress?
     }
 
@@ -103,7 +109,8 @@ public final class PCIFunction: PCIConfigurable {
             }
             let register = ConfigurationRegister.baseAddress + bar.index * 4
             state.space.set(register, UInt32(0), writable: ~UInt32(bar.size - 1))
-            state.bars.append(BAR(register: register, size: bar.size, device: bar.device, place: place))
+            state.bars.append(
+                BAR(register: register, size: bar.size, device: bar.device, place: place, didMove: bar.didMove))
         }
         if isExpress { state.space.addIntegratedEndpoint() }
         msixCapability =
@@ -192,6 +199,7 @@ public final class PCIFunction: PCIConfigurable {
                 _ = bar.place.move(to: nil)
                 state.bars[index].address = nil
             }
+            bar.didMove?(state.bars[index].address)
         }
     }
 

@@ -69,7 +69,9 @@ struct Board: Sendable {
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
             let bridge = try Self.makeHostBridge(on: bus, lines: lines, control: control)
             virtio = try VirtioSlots(
-                bus: bus, bridge: bridge, lines: lines, memory: machine.memory, interrupts: engine.interrupts, log: log)
+                bus: bus, bridge: bridge, lines: lines, memory: machine.memory, interrupts: engine.interrupts,
+                // What the kernel takes shows in no trace.
+                doorbells: configuration.trace.contains(.io) ? nil : engine.doorbells, log: log)
             for network in machine.networks { try virtio.add(network, cpuCount: configuration.cpuCount) }
             for disk in machine.disks { try virtio.add(disk, cpuCount: configuration.cpuCount) }
             let panic = PVPanic(control: control) {

@@ -35,6 +35,7 @@ final class VirtioSlots: Sendable {
     private let lines: [SharedIRQLine]
     private let memory: GuestMemory
     private let apics: any InterruptMessageReceiver
+    private let doorbells: (any DoorbellSpace)?
     private let log: Log
     /// Signalled when a device has let go.
     private let letGo: EventFD
@@ -43,12 +44,13 @@ final class VirtioSlots: Sendable {
 
     init(
         bus: SystemBus, bridge: PCIHostBridge, lines: InterruptLines, memory: GuestMemory,
-        interrupts: EngineInterrupts, log: Log
+        interrupts: EngineInterrupts, doorbells: (any DoorbellSpace)?, log: Log
     ) throws(SystemError) {
         letGo = try EventFD()
         self.bus = bus
         self.bridge = bridge
         self.memory = memory
+        self.doorbells = doorbells
         self.log = log
         typealias Layout = PlatformLayout.VirtioMMIO
         self.lines = (0..<Layout.lineCount).map { SharedIRQLine(lines.pin(Layout.firstGSI + $0)) }
@@ -75,11 +77,15 @@ final class VirtioSlots: Sendable {
     func add(
         _ device: any VirtioDevice, _ transport: VirtioTransportKind, close: @escaping @Sendable () -> Void = {}
     ) throws {
-        let reset: @Sendable (@escaping @Sendable () -> Void) -> Void
+        let slot: Slot
         switch transport {
         case .pci:
-            let function = try VirtioPCI(device, on: bridge, apics: apics, memory: memory, log: log.writeFromGuest)
-            reset = { function.reset($0) }
+            let function = try VirtioPCI(
+                device, on: bridge, apics: apics, doorbells: doorbells, memory: memory, log: log.writeFromGuest)
+            slot = Slot(reset: { function.reset($0) }) {
+                function.close()
+                close()
+            }
         case .mmio:
             typealias Layout = PlatformLayout.VirtioMMIO
             let number = state.withLock { state in
@@ -89,9 +95,9 @@ final class VirtioSlots: Sendable {
             let window = VirtioMMIO(
                 device, line: lines[number % Layout.lineCount].makeEnd(), memory: memory, log: log.writeFromGuest)
             try bus.mmio.attach(window, name: device.name, at: Layout.address(number), size: Layout.size)
-            reset = { window.reset($0) }
+            slot = Slot(reset: { window.reset($0) }, close: close)
         }
-        state.withLock { $0.slots.append(Slot(reset: reset, close: close)) }
+        state.withLock { $0.slots.append(slot) }
     }
 
     /// Waits until no device touches guest memory any more.

@@ -9,6 +9,7 @@ import VirtioQueue
 public final class VirtioPCI: MMIODevice, VirtioInterrupts {
     private let registers: VirtioRegisters
     private let msix: MSIXTable
+    private let doorbells: QueueDoorbells?
 
     private struct Pin: Sendable {
         var isr: UInt8 = 0
@@ -18,12 +19,20 @@ public final class VirtioPCI: MMIODevice, VirtioInterrupts {
     /// Guards the ISR byte, and that INTA# follows it in order.
     private let pin = Mutex(Pin())
 
-    /// Puts a device on the bridge's bus. `log` takes lines about drivers that break the rules.
+    /// Puts a device on the bridge's bus. With `doorbells` the host's kernel takes notifications, as far as it can. `log` takes lines about drivers
+    /// that break the rules.
     public init(
-        _ device: any VirtioDevice, on bridge: PCIHostBridge, apics: any InterruptMessageReceiver, memory: GuestMemory,
-        log: @escaping @Sendable (String) -> Void
+        _ device: any VirtioDevice, on bridge: PCIHostBridge, apics: any InterruptMessageReceiver,
+        doorbells space: (any DoorbellSpace)? = nil, memory: GuestMemory, log: @escaping @Sendable (String) -> Void
     ) throws(PCIError) {
-        registers = VirtioRegisters(device: device, memory: memory, log: log)
+        // A host without a thread or descriptors for them does without.
+        let doorbells = space.flatMap {
+            try? QueueDoorbells(
+                $0, name: device.name, count: device.queueSizes.count, stride: VirtioPCILayout.notifyMultiplier,
+                notify: device.notify(queue:))
+        }
+        self.doorbells = doorbells
+        registers = VirtioRegisters(device: device, memory: memory, doorbells: doorbells, log: log)
         msix = MSIXTable(count: device.queueSizes.count + 1, bus: apics)
         let identity = PCIIdentity(
             vendorID: VirtioPCIIdentity.vendorID, deviceID: VirtioPCIIdentity.firstDeviceID + device.type.rawValue,
@@ -32,7 +41,12 @@ public final class VirtioPCI: MMIODevice, VirtioInterrupts {
             subsystemID: VirtioPCIIdentity.firstDeviceID + device.type.rawValue)
         let function = try bridge.addFunction(
             identity, name: device.name,
-            bars: [PCIMemoryBAR(index: VirtioPCILayout.bar, size: VirtioPCILayout.size, device: self)],
+            bars: [
+                PCIMemoryBAR(index: VirtioPCILayout.bar, size: VirtioPCILayout.size, device: self) { address in
+                    doorbells?.move(
+                        to: address.map { GuestPhysicalAddress($0.rawValue + VirtioPCILayout.notify) })
+                }
+            ],
             msix: (msix, VirtioPCILayout.msixBAR), capabilities: Self.capabilities)
         pin.withLock { $0.function = function }
         registers.connect(self)
@@ -40,6 +54,9 @@ public final class VirtioPCI: MMIODevice, VirtioInterrupts {
 
     /// The device forgets its driver, as at power-off; `done` is called once it touches guest memory no more.
     public func reset(_ done: @escaping @Sendable () -> Void) { registers.reset(done) }
+
+    /// Ends the device's thread, if it has one for notifications.
+    public func close() { doorbells?.close() }
 
     // MARK: capabilities
 

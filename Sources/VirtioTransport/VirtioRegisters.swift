@@ -40,6 +40,7 @@ final class VirtioRegisters: VirtioHost {
     let device: any VirtioDevice
     let offeredFeatures: VirtioFeatures
     private let memory: GuestMemory
+    private let doorbells: QueueDoorbells?
     private let log: @Sendable (String) -> Void
     /// Guards the fields; nobody is called under it.
     private let state: Mutex<State>
@@ -52,9 +53,13 @@ final class VirtioRegisters: VirtioHost {
     }
 
     /// `log` takes a line about a driver that breaks the rules; it may drop lines.
-    init(device: any VirtioDevice, memory: GuestMemory, log: @escaping @Sendable (String) -> Void) {
+    init(
+        device: any VirtioDevice, memory: GuestMemory, doorbells: QueueDoorbells? = nil,
+        log: @escaping @Sendable (String) -> Void
+    ) {
         self.device = device
         self.memory = memory
+        self.doorbells = doorbells
         self.log = log
         offeredFeatures = Self.ringFeatures.union(device.features)
         state = Mutex(State(queues: Self.freshQueues(device)))
@@ -117,7 +122,9 @@ final class VirtioRegisters: VirtioHost {
         switch step {
         case .none: break
         case .reset: reset {}
-        case .activate(let queues, let features): device.activate(queues, features: features)
+        case .activate(let queues, let features):
+            device.activate(queues, features: features)
+            doorbells?.setActive(queues.map { $0 != nil })
         case .fail(let error): deviceFailed(error)
         }
     }
@@ -152,6 +159,7 @@ final class VirtioRegisters: VirtioHost {
 
     /// Back to what the device was at power-on; `done` is called when it is.
     func reset(_ done: @escaping @Sendable () -> Void) {
+        doorbells?.setActive([])
         device.reset { [self] in
             state.withLock { $0 = State(queues: Self.freshQueues(device)) }
             done()

@@ -15,12 +15,16 @@ struct DiskTests {
         return path
     }
 
-    @Test(arguments: [LinuxGuest.kernel61, LinuxGuest.kernel612])
-    func debiansDriverReadsAndWritesTheDisk(kernel: String) throws {
+    /// KVM's guests get the disk's interrupts by routes and eventfds of the host's kernel.
+    @Test(
+        arguments: [("soft", LinuxGuest.kernel61), ("soft", LinuxGuest.kernel612)]
+            + (TestEngine.hasKVM
+                ? [("kvm", LinuxGuest.kernel61), ("kvm,irqchip=split", LinuxGuest.kernel612)] : []))
+    func debiansDriverReadsAndWritesTheDisk(engine: String, kernel: String) throws {
         let disk = try makeDisk()
         defer { try? Shell.run("rm -rf \(disk) \(disk).d") }
         let davit = LinuxGuest.start(
-            kernel: kernel,
+            engine: engine, kernel: kernel,
             commandLine:
                 "console=ttyS0 quiet davit.run=mount+/dev/vda+/root;cd+/root;cat+greeting;"
                 + "dd+if=/dev/urandom+of=noise+bs=64k+count=64;sync;md5sum+noise;cd+/;umount+/root;reboot+-f",

@@ -26,7 +26,8 @@ enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
         }
     }()
 
-    func make(_ parts: EngineParts) throws -> any Engine {
+    /// `takesKernel`: whether software runs the guest's kernel, which KVM without hardware is slow at.
+    func make(_ parts: EngineParts, takesKernel: Bool) throws -> any Engine {
         switch self {
         case .soft: return try SoftEngine(parts)
         case .kvm, .kvmSplit:
@@ -34,7 +35,7 @@ enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
                 baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
                 tscFrequency: SoftEngine.tscFrequency, offersAll: false)
             return try KVMEngine(
-                parts, host: try KVMHost(), model: model, takesKernel: !KVMHost.isHardwareBacked,
+                parts, host: try KVMHost(), model: model, takesKernel: takesKernel,
                 irqchip: self == .kvmSplit ? .split : .kernel,
                 standIn: { try SoftStandIn(parts, for: $0) })
         }
@@ -54,13 +55,17 @@ final class ConformanceGuest {
     private let clock: MonotonicClock
 
     /// `bits`: the code size at the start: real mode, or protected or long mode with flat segments and handlers to come.
-    init(_ kind: ComparedEngine, _ source: String, bits: Int = 16, vcpuCount: Int = 1) throws {
+    init(
+        _ kind: ComparedEngine, _ source: String, bits: Int = 16, vcpuCount: Int = 1,
+        takesKernel: Bool = !KVMHost.isHardwareBacked
+    ) throws {
         memory = try GuestMemory(size: 4 << 20)
         clock = try MonotonicClock(threadName: "test-clock")
         let board = InterruptBoard(device)
         engine = try kind.make(
             EngineParts(
-                memory: memory, io: board, clock: TestClock(clock), vcpuCount: vcpuCount, log: { print("log:", $0) }))
+                memory: memory, io: board, clock: TestClock(clock), vcpuCount: vcpuCount, log: { print("log:", $0) }),
+            takesKernel: takesKernel)
         try board.connect(engine.interrupts, clock: TestClock(clock))
         device.setEngine(engine)
         try memory.write(
@@ -68,7 +73,10 @@ final class ConformanceGuest {
         try engine.vcpus[0].restore(try Self.start(bits: bits, memory: memory))
     }
 
-    deinit { clock.shutDown() }
+    deinit {
+        clock.shutDown()
+        if case .localAPICs(let apics) = engine.interrupts { apics.connect(nil) }
+    }
 
     /// Flat segments from a table at 0x500 (8 code, 0x10 data, 0x1B user code, 0x23 user data, 0x28 task state), and for 64 bits page tables
     /// from 0x100000 on that map the first GiB, the device's and the local APIC's registers to themselves.

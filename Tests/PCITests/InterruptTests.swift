@@ -61,6 +61,40 @@ import Testing
         #expect(machine.apics.messages == [InterruptMessage(address: 0xFEE0_1000, data: 0x4042)])
     }
 
+    /// A vector gets its route when it is unmasked for the first time; the route follows the table from one unmasking to the next.
+    @Test func routesFollowTheTable() throws {
+        let (table, capability) = try addVectors()
+        machine.write(device: 1, capability + 2, .two, 1 << 15)
+        machine.apics.room.store(1, ordering: .relaxed)
+        setVector(0, data: 0x41, isMasked: true)
+        #expect(machine.apics.routes == [])
+        setVector(0, data: 0x41)
+        setVector(1, data: 0x42)
+        #expect(machine.apics.routes == [InterruptMessage(address: 0xFEE0_1000, data: 0x41)])
+        table.send(0)
+        table.send(1)
+        #expect(machine.apics.sent == [0x41])
+        #expect(machine.apics.messages.map(\.data) == [0x42])
+        machine.writeMemory(0xC000_000C, .four, 1)
+        machine.writeMemory(0xC000_0008, .four, 0x43)
+        #expect(machine.apics.routes.map(\.data) == [0x41])
+        table.send(0)
+        machine.writeMemory(0xC000_000C, .four, 0)
+        #expect(machine.apics.routes.map(\.data) == [0x43])
+        #expect(machine.apics.sent == [0x41, 0x43])
+    }
+
+    /// A message that the kernel refuses goes the other way.
+    @Test func refusedRoutesAreGivenUp() throws {
+        let (table, capability) = try addVectors()
+        machine.write(device: 1, capability + 2, .two, 1 << 15)
+        machine.apics.room.store(3, ordering: .relaxed)
+        setVector(0, data: RecordingAPICs.refused)
+        #expect(machine.apics.routes == [])
+        table.send(0)
+        #expect(machine.apics.messages.map(\.data) == [UInt32(RecordingAPICs.refused)])
+    }
+
     @Test func maskedVectorsWaitAsPendingBits() throws {
         let (table, capability) = try addVectors()
         machine.write(device: 1, capability + 2, .two, 1 << 15)

@@ -68,10 +68,46 @@ final class RecordingPort: PortDevice {
     func writePort(offset: UInt16, width: AccessWidth, value: UInt32) { written.withLock { $0.append(value) } }
 }
 
-/// Keeps the messages that are sent to it.
+/// Keeps the messages that are sent to it, by themselves and by routes.
 final class RecordingAPICs: InterruptMessageReceiver {
-    private let record = Mutex<[InterruptMessage]>([])
-    var messages: [InterruptMessage] { record.withLock { $0 } }
+    /// Data of a message that no route takes.
+    static let refused: UInt64 = 0xBAD
 
-    func deliver(_ message: InterruptMessage) { record.withLock { $0.append(message) } }
+    private struct Record {
+        var messages: [InterruptMessage] = []
+        var routes: [ObjectIdentifier: InterruptMessage] = [:]
+        var sent: [UInt32] = []
+    }
+
+    private final class Route: InterruptRoute {
+        let apics: RecordingAPICs
+        init(_ apics: RecordingAPICs) { self.apics = apics }
+        deinit { apics.record.withLock { $0.routes[ObjectIdentifier(self)] = nil } }
+
+        func set(_ message: InterruptMessage) -> Bool {
+            guard message.data != RecordingAPICs.refused else { return false }
+            apics.record.withLock { $0.routes[ObjectIdentifier(self)] = message }
+            return true
+        }
+
+        func send() {
+            apics.record.withLock { record in
+                if let message = record.routes[ObjectIdentifier(self)] { record.sent.append(message.data) }
+            }
+        }
+    }
+
+    /// How many routes can be made.
+    let room = Atomic<Int>(0)
+    private let record = Mutex(Record())
+    var messages: [InterruptMessage] { record.withLock { $0.messages } }
+    /// What routes send, and what they have sent.
+    var routes: [InterruptMessage] { record.withLock { Array($0.routes.values) } }
+    var sent: [UInt32] { record.withLock { $0.sent } }
+
+    func deliver(_ message: InterruptMessage) { record.withLock { $0.messages.append(message) } }
+
+    func makeRoute() -> (any InterruptRoute)? {
+        room.subtract(1, ordering: .relaxed).oldValue > 0 ? Route(self) : nil
+    }
 }

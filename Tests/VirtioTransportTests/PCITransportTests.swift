@@ -1,5 +1,6 @@
 import DavitTesting
 import DeviceBus
+import Glibc
 import GuestMemory
 import MachineModel
 import PCI
@@ -60,16 +61,47 @@ final class MessageList: InterruptMessageReceiver {
     func deliver(_ message: InterruptMessage) { record.withLock { $0.append(message) } }
 }
 
+/// What a kernel that takes writes was asked for.
+private final class RecordingDoorbells: DoorbellSpace {
+    let isFull = Atomic<Bool>(false)
+    private let descriptors = Mutex<[UInt64: Int32]>([:])
+    var addresses: [UInt64] { descriptors.withLock { $0.keys.sorted() } }
+
+    func attach(_ descriptor: Int32, at address: GuestPhysicalAddress) -> Bool {
+        descriptors.withLock { descriptors in
+            guard !isFull.load(ordering: .relaxed), descriptors[address.rawValue] == nil else { return false }
+            descriptors[address.rawValue] = descriptor
+            return true
+        }
+    }
+
+    func detach(_ descriptor: Int32, from address: GuestPhysicalAddress) {
+        descriptors.withLock { descriptors in
+            #expect(descriptors[address.rawValue] == descriptor)
+            descriptors[address.rawValue] = nil
+        }
+    }
+
+    /// As the guest's write does.
+    func ring(_ address: UInt64) {
+        descriptors.withLock { descriptors in
+            var one: UInt64 = 1
+            #expect(descriptors[address].map { Glibc.write($0, &one, 8) } == 8)
+        }
+    }
+}
+
 private final class NoPorts: PortDevice {
     func readPort(offset: UInt16, width: AccessWidth) -> UInt32 { 0 }
     func writePort(offset: UInt16, width: AccessWidth, value: UInt32) {}
 }
 
-@Suite struct PCITransportTests {
+@Suite final class PCITransportTests {
     private let memory = try! GuestMemory(size: 1 << 20)
     private let bus = SystemBus()
     private let line = RecordingIRQLine()
     private let apics = MessageList()
+    private let doorbells = RecordingDoorbells()
     private let device = RecordingDevice()
     private let bridge: PCIHostBridge
     private let transport: VirtioPCI
@@ -79,10 +111,12 @@ private final class NoPorts: PortDevice {
     init() throws {
         bridge = try PCIHostBridge(
             memory: bus.mmio, memoryWindow: 0xC000_0000..<0xC100_0000, makeLineEnd: { [line] _ in line })
-        transport = try VirtioPCI(device, on: bridge, apics: apics, memory: memory) { _ in }
+        transport = try VirtioPCI(device, on: bridge, apics: apics, doorbells: doorbells, memory: memory) { _ in }
         try bus.ports.attach(bridge.makePorts(resetControl: NoPorts()), name: "bridge", at: 0xCF8...0xCFF)
         config(4, .two, 6)
     }
+
+    deinit { transport.close() }
 
     // MARK: a driver's hands
 
@@ -224,6 +258,53 @@ private final class NoPorts: PortDevice {
             config(window + 16, .four, 0xFFFF_FFFF)
             _ = config(window + 16)
         }
+    }
+
+    // MARK: doorbells
+
+    /// The kernel watches the registers of the queues in use, wherever the BAR is, until the device is reset.
+    @Test func doorbellsFollowQueuesAndBAR() {
+        #expect(doorbells.addresses == [])
+        negotiate(1 << 32)
+        setQueue(1)
+        write(0x14, .one, 0xF)
+        #expect(doorbells.addresses == [0xC000_3004])
+        config(0x18, .four, 0xC080_0000)
+        #expect(doorbells.addresses == [0xC080_3004])
+        config(4, .two, 4)
+        #expect(doorbells.addresses == [])
+        config(0x18, .four, 0xC000_0000)
+        config(4, .two, 6)
+        #expect(doorbells.addresses == [0xC000_3004])
+        write(0x14, .one, 0)
+        #expect(doorbells.addresses == [])
+    }
+
+    /// The device's thread notifies it; a notification that had not arrived when the register moved is not lost.
+    @Test func doorbellsNotifyTheDevice() async throws {
+        negotiate(1 << 32)
+        setQueue(0)
+        setQueue(1, at: 0x5000)
+        write(0x14, .one, 0xF)
+        doorbells.ring(0xC000_3004)
+        while record.notified != [1] { try await Task.sleep(for: .milliseconds(1)) }
+        for round in 1...100 {
+            doorbells.ring(round % 2 == 1 ? 0xC000_3000 : 0xC080_3000)
+            config(0x18, .four, round % 2 == 1 ? 0xC080_0000 : 0xC000_0000)
+            while record.notified.count <= round { try await Task.sleep(for: .milliseconds(1)) }
+        }
+        #expect(record.notified == [1] + Array(repeating: 0, count: 100))
+    }
+
+    /// A kernel that has no room: notifications come through the registers.
+    @Test func withoutDoorbellsTheRegistersNotify() {
+        doorbells.isFull.store(true, ordering: .relaxed)
+        negotiate(1 << 32)
+        setQueue(1)
+        write(0x14, .one, 0xF)
+        #expect(doorbells.addresses == [])
+        write(0x3004, .two, 1)
+        #expect(record.notified == [1])
     }
 
     // MARK: hostile drivers
