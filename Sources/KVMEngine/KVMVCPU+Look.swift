@@ -6,12 +6,14 @@ import X86
 // being entered. It must not carry out an instruction of the guest's meanwhile: it would do so by its emulator, which leaves a HLT to come into
 // effect at a later instruction, and a SYSRET so that user code runs on with software none the wiser. So for a look the next instruction lies
 // where no code can be. KVM first delivers what waits, which comes out as KVM_EXIT_SHUTDOWN for want of an interrupt table; else the fetch
-// fails, with #GP, which comes out in the same way.
+// fails, with #GP, which comes out in the same way. Real mode's interrupts go by a table that KVM's emulator knows no limit of: a look is in
+// protected mode.
 extension KVMVCPU {
     /// What `beginLook` has replaced.
     struct LookedFrom {
         let rip: UInt64
         let rflags: UInt64
+        let cr0: UInt64
         let cs: kvm_segment
         let ss: kvm_segment
         let shadow: UInt8
@@ -30,7 +32,8 @@ extension KVMVCPU {
     func beginLook() {
         let sync = davit_kvm_sync_regs(area)
         lookedFrom = LookedFrom(
-            rip: sync.pointee.regs.rip, rflags: sync.pointee.regs.rflags, cs: sync.pointee.sregs.cs,
+            rip: sync.pointee.regs.rip, rflags: sync.pointee.regs.rflags, cr0: sync.pointee.sregs.cr0,
+            cs: sync.pointee.sregs.cs,
             ss: sync.pointee.sregs.ss, shadow: sync.pointee.events.interrupt.shadow)
         if sync.pointee.sregs.idt.limit != 0 {
             interruptTable = TableRegisterState(base: sync.pointee.sregs.idt.base, limit: sync.pointee.sregs.idt.limit)
@@ -39,6 +42,7 @@ extension KVMVCPU {
         let isLong = sync.pointee.sregs.efer & EFER.LMA != 0
         sync.pointee.regs.rip = whereItLooks
         sync.pointee.regs.rflags &= ~(RFLAGS.TF | RFLAGS.VM)
+        sync.pointee.sregs.cr0 |= CR0.PE
         sync.pointee.sregs.cs.l = isLong ? 1 : 0
         sync.pointee.sregs.cs.db = 0
         sync.pointee.sregs.cs.g = 0
@@ -57,6 +61,7 @@ extension KVMVCPU {
         guard sync.pointee.regs.rip == whereItLooks else { return false }
         sync.pointee.regs.rip = from.rip
         sync.pointee.regs.rflags = from.rflags
+        sync.pointee.sregs.cr0 = from.cr0
         sync.pointee.sregs.cs = from.cs
         sync.pointee.sregs.ss = from.ss
         sync.pointee.events.exception = .init()

@@ -27,13 +27,14 @@ struct LinuxGuestTests {
     @Test(
         .enabled(if: TestEngine.hasKVM),
         arguments: [
-            ("kvm", LinuxGuest.kernel61), ("kvm", LinuxGuest.kernel612), ("kvm,irqchip=split", LinuxGuest.kernel612),
+            ("kvm", LinuxGuest.kernel61, 1), ("kvm", LinuxGuest.kernel612, 2),
+            ("kvm,irqchip=split", LinuxGuest.kernel612, 1), ("kvm,irqchip=split", LinuxGuest.kernel612, 2),
         ])
-    func bootsToAShellOnKVM(engine: String, kernel: String) {
-        let davit = LinuxGuest.start(engine: engine, kernel: kernel)
+    func bootsToAShellOnKVM(engine: String, kernel: String, cpus: Int) {
+        let davit = LinuxGuest.start(engine: engine, kernel: kernel, cpus: cpus)
         #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
-        davit.type("sleep 1; echo T$((40+2))T\n")
-        #expect(davit.waitFor("\r\nT42T", seconds: 60))
+        davit.type("sleep 1; nproc; echo T$((40+2))T\n")
+        #expect(davit.waitFor("\r\n\(cpus)\r\nT42T", seconds: 60))
         // Many processes, each of which goes in and out of the kernel: none may lose a register, a flag or a page by it.
         davit.type("for i in $(seq 40); do ls /bin | wc -l; done | sort -u | wc -l; echo U$((40+2))U\n")
         #expect(davit.waitFor("\r\n1\r\nU42U", seconds: patience))

@@ -25,6 +25,18 @@ import X86
         #expect(try guest.memory.read(UInt8.self, at: .init(0x12342)) == 7)
     }
 
+    /// For longer than an engine leaves a processor alone.
+    @Test(arguments: ComparedEngine.all) func realModeForLong(engine: ComparedEngine) throws {
+        let guest = try run(
+            engine,
+            "mov ecx, 500000\n1: push cx\npop dx\naddr32 loop 1b\nmov eax, 0x77\nout 0xE9, eax\n"
+                + ConformanceGuest.end)
+        #expect(guest.reports == [0x77])
+        #expect(guest.state.generalRegisters[GeneralRegister.RSP] == 0x8000)
+        // Nothing but the last word was pushed.
+        #expect(try guest.memory.read(UInt64.self, at: .init(0x7FF8)) == 1 << 48)
+    }
+
     @Test(arguments: ComparedEngine.all) func realToProtectedToLongMode(engine: ComparedEngine) throws {
         let guest = try run(
             engine,
