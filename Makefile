@@ -3,13 +3,17 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
+.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
 
 build: packages
 	$(RELEASE) --product davit
 
-# Boots Debian's cloud kernel; you end at a shell inside the guest. `poweroff -f` there ends it.
-run: setup build
+# A root shell in a Debian, whose image is made the first time. `poweroff` there ends it.
+run: build
+	@$(DAVIT) run --rm debian
+
+# Debian's kernel alone, and busybox. `poweroff -f` there ends it.
+run-kernel: setup build
 	@scripts/run
 
 test: setup build oracle torture

@@ -12,9 +12,9 @@ struct CopyCommand: ParsableCommand, CommandWithStatus {
             meant from root's home. Who copies owns the copy.
             """, aliases: ["copy"])
 
-    @Argument(help: ArgumentHelp("What is copied.", valueName: "[machine:]from"))
+    @Argument(help: ArgumentHelp("What is copied.", valueName: "[machine:]from"), completion: .file())
     var from: String
-    @Argument(help: ArgumentHelp("Where to.", valueName: "[machine:]to"))
+    @Argument(help: ArgumentHelp("Where to.", valueName: "[machine:]to"), completion: .file())
     var to: String
 
     private struct Place {

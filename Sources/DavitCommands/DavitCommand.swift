@@ -14,8 +14,8 @@ public struct DavitCommand: ParsableCommand {
             PauseCommand.self,
             ResumeCommand.self, RestartCommand.self, RemoveCommand.self, ListCommand.self, InspectCommand.self,
             LogsCommand.self, ConsoleVerb.self, ExecCommand.self, ShellCommand.self, CopyCommand.self,
-            StatsCommand.self,
-            ImageCommand.self, DiskCommand.self, DoctorCommand.self,
+            StatsCommand.self, RenameCommand.self, CloneCommand.self,
+            ImageCommand.self, DiskCommand.self, DoctorCommand.self, CompletionCommand.self,
             VersionCommand.self,
             MachineProcess.self,
         ])

@@ -9,6 +9,8 @@ enum DebianImage {
     private static let suites = ["bookworm", "trixie"]
     private static let name = "debian"
 
+    static var names: [String] { [name] + suites.map { "\(name):\($0)" } }
+
     /// The release that an image's name means; nil if it means something else.
     static func suite(of text: String) -> String? {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
@@ -19,8 +21,9 @@ enum DebianImage {
 
     static func check(_ text: String) throws -> String {
         if let suite = suite(of: text) { return suite }
-        let names = suites.map { "\(name):\($0)" }.joined(separator: ", ")
-        throw StoreError("'\(text)' cannot be pulled; choose from: \(name), \(names); 'davit image import' takes disks")
+        throw StoreError(
+            "'\(text)' cannot be pulled; choose from: \(names.joined(separator: ", ")); 'davit image import' takes disks"
+        )
     }
 
     /// Makes the image, unless it is there and whole.

@@ -46,7 +46,7 @@ struct ExecCommand: ParsableCommand, CommandWithStatus {
         discussion: "125 is Davit's own failure, 126 a program that cannot be run, 127 one that is not there.")
 
     @OptionGroup var flags: GuestCommandFlags
-    @Argument(help: "The machine.")
+    @Argument(help: "The machine.", completion: .machines)
     var name: String
     @Argument(parsing: .captureForPassthrough, help: "The program and its arguments.")
     var command: [String]
@@ -68,7 +68,7 @@ struct ShellCommand: ParsableCommand, CommandWithStatus {
 
     @Option(name: [.short, .long], help: "Whose shell.")
     var user = "root"
-    @Argument(help: "The machine.")
+    @Argument(help: "The machine.", completion: .machines)
     var name: String
 
     func status() throws -> Int32 {

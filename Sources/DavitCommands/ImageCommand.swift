@@ -62,7 +62,7 @@ struct ImageInspectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Tells all that is known of images.")
 
-    @Argument(help: "Names, or the first digits of numbers.")
+    @Argument(help: "Names, or the first digits of numbers.", completion: .images)
     var images: [String]
 
     func run() throws {
@@ -75,7 +75,7 @@ struct ImageRemoveCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "remove", abstract: "Removes images that no machine lies over.", aliases: ["rm"])
 
-    @Argument(help: "Names, or the first digits of numbers.")
+    @Argument(help: "Names, or the first digits of numbers.", completion: .images)
     var images: [String]
 
     func run() throws {
@@ -118,7 +118,7 @@ struct ImagePullCommand: ParsableCommand {
 
     @Flag(help: "Makes it anew if it is there already.")
     var again = false
-    @Argument(help: "debian, or debian:RELEASE.")
+    @Argument(help: "debian, or debian:RELEASE.", completion: .list(DebianImage.names))
     var name: String
 
     func run() throws {
@@ -132,7 +132,7 @@ struct ImageImportCommand: ParsableCommand {
 
     @Option(help: "The file's format. (default: by its name and content)")
     var format: String?
-    @Argument(help: "The disk's file.")
+    @Argument(help: "The disk's file.", completion: .file())
     var file: String
     @Argument(help: "The image's name.")
     var name: String
@@ -155,7 +155,7 @@ struct ImageExportCommand: ParsableCommand {
 
     @Option(help: "raw or qcow2. (default: by the file's name)")
     var format: String?
-    @Argument(help: "The image.")
+    @Argument(help: "The image.", completion: .images)
     var image: String
     @Argument(help: "The new file.")
     var file: String

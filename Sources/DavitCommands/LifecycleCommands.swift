@@ -12,7 +12,7 @@ struct CreateCommand: ParsableCommand {
     @Flag(name: .customLong("rm"), help: "Removes the machine when a run of it has ended.")
     var isRemovedAtEnd = false
 
-    @Argument(help: "The image whose system the machine runs, on a disk of its own.")
+    @Argument(help: "The image whose system the machine runs, on a disk of its own.", completion: .images)
     var image: String?
 
     func run() throws {
@@ -26,7 +26,7 @@ struct StartCommand: ParsableCommand, CommandWithStatus {
 
     @Flag(name: [.short, .long], help: "Stays as the machine's console until it ends.")
     var attach = false
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func validate() throws {
@@ -53,7 +53,7 @@ struct StopCommand: ParsableCommand {
 
     @Option(name: [.customShort("t"), .customLong("time")], help: "How many seconds a guest may take. (default: 60)")
     var seconds = 60
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func validate() throws {
@@ -95,7 +95,7 @@ struct StopCommand: ParsableCommand {
 struct KillCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "kill", abstract: "Pulls the plug of machines.")
 
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func run() throws {
@@ -122,7 +122,7 @@ struct PauseCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pause", abstract: "Stops the processors of machines; their clocks go on.")
 
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func run() throws { try StoredMachines.switchState(of: names, by: .pause, to: "paused") }
@@ -132,7 +132,7 @@ struct ResumeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "resume", abstract: "Lets paused machines go on.", aliases: ["unpause"])
 
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func run() throws {
@@ -161,7 +161,7 @@ struct RestartCommand: ParsableCommand {
         name: [.customShort("t"), .customLong("time")], help: "How many seconds a guest may take to stop. (default: 60)"
     )
     var seconds = 60
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func run() throws {
@@ -179,7 +179,7 @@ struct RemoveCommand: ParsableCommand {
 
     @Flag(name: [.short, .long], help: "Kills those that run, and minds none that is missing.")
     var force = false
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func run() throws {
@@ -196,5 +196,48 @@ struct RemoveCommand: ParsableCommand {
             try store.remove(machine, holding: lock)
             print(machine.name)
         }
+    }
+}
+
+struct RenameCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rename", abstract: "Gives a machine that does not run another name.")
+
+    @Argument(help: "The machine.", completion: .machines)
+    var name: String
+    @Argument(help: "Its new name.")
+    var newName: String
+
+    func run() throws {
+        let machine = try StoredMachines.find(name)
+        try MachineStore().rename(machine, to: newName, holding: machine.lock())
+        print(newName)
+    }
+}
+
+struct CloneCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "clone", abstract: "Makes a machine like one that does not run, with a copy of its disk.")
+
+    @Argument(help: "The machine.", completion: .machines)
+    var name: String
+    @Argument(help: "The new machine's name. (default: one is made up)")
+    var newName: String?
+
+    func run() throws {
+        let machine = try StoredMachines.find(name)
+        let lock = try machine.lock()
+        var configuration = machine.configuration
+        configuration.created = Int64(time(nil))
+        let clone = try MachineStore().create(name: newName, configuration) { fresh in
+            guard configuration.image != nil else { return }
+            let disk = MachineDirectory.diskFile
+            // Blocks are shared where the file system can.
+            let copy = ["cp", "--reflink=auto", "--sparse=always", "--", "\(machine.path)/\(disk)", "\(fresh)/\(disk)"]
+            guard try HostProgram.run(copy) == 0 else {
+                throw StoreError("the disk of machine '\(name)' cannot be copied; the line above says why")
+            }
+        }
+        print(withExtendedLifetime(lock) { clone.name })
     }
 }

@@ -106,7 +106,7 @@ struct InspectCommand: ParsableCommand {
 
     @Option(help: "table or json.")
     var format = OutputFormat.json
-    @Argument(help: "The machines.")
+    @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
     func run() throws {

@@ -10,7 +10,7 @@ struct LogsCommand: ParsableCommand {
     var follow = false
     @Flag(help: "What Davit said of the machine, instead.")
     var davit = false
-    @Argument(help: "The machine.")
+    @Argument(help: "The machine.", completion: .machines)
     var name: String
 
     func run() throws {
@@ -47,7 +47,7 @@ struct ConsoleVerb: ParsableCommand, CommandWithStatus {
     static let configuration = CommandConfiguration(
         commandName: "console", abstract: "Becomes the console of a machine that runs.", aliases: ["attach"])
 
-    @Argument(help: "The machine.")
+    @Argument(help: "The machine.", completion: .machines)
     var name: String
 
     func status() throws -> Int32 { try ConsoleAttachment.attach(to: StoredMachines.find(name)) }

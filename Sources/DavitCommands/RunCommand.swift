@@ -23,7 +23,7 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
     @Flag(name: .customLong("rm"), help: "Removes the machine when it has ended.")
     var isRemovedAtEnd = false
 
-    @Argument(help: "The image whose system the machine runs, on a disk of its own.")
+    @Argument(help: "The image whose system the machine runs, on a disk of its own.", completion: .images)
     var image: String?
 
     @OptionGroup(title: "Options of the program in the guest") var commandFlags: GuestCommandFlags

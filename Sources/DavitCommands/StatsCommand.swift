@@ -11,7 +11,7 @@ struct StatsCommand: ParsableCommand {
     var watch = false
     @Option(help: "table or json.")
     var format = OutputFormat.table
-    @Argument(help: "The machines. (default: all that run)")
+    @Argument(help: "The machines. (default: all that run)", completion: .machines)
     var names: [String] = []
 
     private struct Sample {

@@ -8,6 +8,8 @@ public struct BootableDisk: Sendable {
     public let initrd: [UInt8]?
     /// Ends with where the root file system is, unless the disk's own configuration says it.
     public let commandLine: String
+    /// The file system that has an init, or else the kernel.
+    private let root: Ext4FileSystem
 
     private static let maximumKernelSize: UInt64 = 256 << 20
     private static let maximumConfigurationSize: UInt64 = 1 << 20
@@ -30,7 +32,9 @@ public struct BootableDisk: Sendable {
                 self.kernel = kernel
                 self.initrd = initrd.isEmpty ? nil : initrd
                 place = "\(volume.device):\(entry.kernel)"
-                commandLine = try Self.commandLine(entry, volumes: volumes, found: volume)
+                let root = try Self.root(of: volumes, found: volume)
+                self.root = root.files
+                commandLine = Self.commandLine(entry, root: root.device)
                 return
             }
         }
@@ -98,16 +102,20 @@ public struct BootableDisk: Sendable {
         try files.file(path, limit: maximumConfigurationSize).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    /// The entry's own, and `root=` if it has none: the file system that has an init, or the one that has the kernel.
-    private static func commandLine(
-        _ entry: BootEntry, volumes: [Volume], found: Volume
-    ) throws(DiskContentsError) -> String {
+    /// A file of the root file system's; nil if there is none of that name.
+    public func rootFile(_ path: String) throws(DiskContentsError) -> [UInt8]? {
+        try root.file(path, limit: Self.maximumKernelSize)
+    }
+
+    /// The file system that has an init, or the one that has the kernel.
+    private static func root(of volumes: [Volume], found: Volume) throws(DiskContentsError) -> Volume {
+        for volume in volumes where try !volume.files.names(in: "/sbin").isEmpty { return volume }
+        return found
+    }
+
+    /// The entry's own, and `root=` if it has none.
+    private static func commandLine(_ entry: BootEntry, root: String) -> String {
         guard entry.parameter("root") == nil else { return entry.commandLine }
-        var root = found.device
-        for volume in volumes where try !volume.files.names(in: "/sbin").isEmpty {
-            root = volume.device
-            break
-        }
         return (entry.commandLine.isEmpty ? "" : entry.commandLine + " ") + "root=\(root) ro"
     }
 }

@@ -74,7 +74,7 @@ public struct MachineStore: Sendable {
         for attempt in 1... {
             let chosen = name ?? MadeUpName.random()
             // rename(2) takes the place of an empty directory only, and a machine's is not.
-            if rename(fresh, machines + "/" + chosen) == 0 {
+            if Glibc.rename(fresh, machines + "/" + chosen) == 0 {
                 return try MachineDirectory(path: machines + "/" + chosen, name: chosen)
             }
             let code = errno
@@ -92,7 +92,7 @@ public struct MachineStore: Sendable {
     /// Removes a machine whose lock the caller holds.
     func remove(_ machine: MachineDirectory) throws(StoreError) {
         let gone = try passingDirectory("gone")
-        guard rename(machine.path, gone) == 0 else { throw .host("remove machine '\(machine.name)'") }
+        guard Glibc.rename(machine.path, gone) == 0 else { throw .host("remove machine '\(machine.name)'") }
         Self.removeTree(gone)
     }
 
@@ -108,6 +108,18 @@ public struct MachineStore: Sendable {
     public func remove(_ machine: MachineDirectory, holding lock: MachineLock) throws(StoreError) {
         // The lock's file goes with the directory: whoever opened it before, and gets the lock now, sees that it has no name any more.
         try remove(machine)
+        _ = lock
+    }
+
+    /// Gives a machine that does not run another name.
+    public func rename(_ machine: MachineDirectory, to name: String, holding lock: MachineLock) throws(StoreError) {
+        try Self.check(name: name)
+        // Takes the place of an empty directory only, and a machine's is not.
+        guard Glibc.rename(machine.path, machines + "/" + name) == 0 else {
+            guard errno == ENOTEMPTY || errno == EEXIST else { throw .host("rename machine '\(machine.name)'") }
+            throw StoreError(
+                "there is a machine '\(name)' already; choose another name, or 'davit remove \(name)' first")
+        }
         _ = lock
     }
 

@@ -29,13 +29,33 @@ struct BootFiles: Sendable {
             throw MachineError(.image, "--disk \(path): nothing to boot: \(error): give a kernel with --kernel")
         }
         kernel = KernelFile(bytes: found.kernel, name: found.place, flag: "--disk")
-        initrd = found.initrd.map { KernelFile(bytes: $0, name: "initrd of \(found.place)", flag: "--disk") }
+        if let bytes = found.initrd {
+            initrd = KernelFile(bytes: bytes, name: "initrd of \(found.place)", flag: "--disk")
+        } else {
+            initrd = try Self.makeInitrd(for: kernel, of: found, path: path)
+        }
         modules = []
         // Later words win: those of the user are the last.
         var words = [found.commandLine, configuration.commandLine]
         if !words.contains(where: { $0.contains("console=") }) { words.insert("console=ttyS0", at: 1) }
         commandLine = words.filter { !$0.isEmpty }.joined(separator: " ")
         log.write(.info, "booting \(found.place) with '\(commandLine)'")
+    }
+
+    /// An initrd that reaches the disk, for a kernel that has none beside it and whose modules lie on the same disk.
+    private static func makeInitrd(
+        for kernel: KernelFile, of disk: BootableDisk, path: String
+    ) throws(MachineError) -> KernelFile? {
+        let maker: InitramfsMaker?
+        do throws(DiskContentsError) {
+            maker = try InitramfsMaker(kernel: kernel) { path throws(DiskContentsError) in try disk.rootFile(path) }
+        } catch {
+            throw MachineError(
+                .image,
+                "--disk \(path): the modules of its kernel cannot be read: \(error): give an initrd with --kernel and --initrd"
+            )
+        }
+        do throws(BootError) { return try maker?.make() } catch { throw MachineError(error) }
     }
 
     /// The initrd that was given; else, for a machine with disks, one that reaches them, if its kernel's modules are to be found.

@@ -48,6 +48,22 @@ import Testing
         return files
     }
 
+    @Test func modulesOfAFileSystemThatIsNotTheHosts() throws {
+        let files = [
+            "/lib/modules/6.1.0-test/modules.dep":
+                "kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko\nkernel/a/virtio_blk.ko.xz: kernel/a/virtio.ko\nkernel/a/virtio.ko:\nx.ko:\n",
+            "/lib/modules/6.1.0-test/kernel/a/virtio_blk.ko.xz": "blk",
+            "/lib/modules/6.1.0-test/kernel/a/virtio.ko": "virtio",
+        ]
+        let maker = try #require(try InitramfsMaker(kernel: makeKernel([])) { files[$0].map { Array($0.utf8) } })
+        let made = try #require(try maker.make())
+        let unpacked = unpack(try made.read(at: 0, count: Int(made.size), part: "all"))
+        // ext4.ko is listed, and is not there.
+        #expect(unpacked["modules/list"] == Array("/modules/virtio.ko\n/modules/virtio_blk.ko.xz\n".utf8))
+        #expect(unpacked["modules/virtio_blk.ko.xz"] == Array("blk".utf8))
+        #expect(try InitramfsMaker(kernel: makeKernel([]), in: { _ in nil }) == nil)
+    }
+
     @Test func modulesAreTakenInOrderOfDependence() throws {
         let kernel = try makeKernel(["virtio_blk.ko", "virtio.ko.xz", "virtio_ring.ko", "snd.ko"])
         let maker = try #require(InitramfsMaker(kernel: kernel))

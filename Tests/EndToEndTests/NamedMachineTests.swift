@@ -143,6 +143,51 @@ import Testing
         #expect(inspect("linux", "state") == "exited")
     }
 
+    @Test func renamedAndCloned() {
+        #expect(davit("create", "-n", "one", "--kernel", quick.path, "--device", "debug-exit") == (0, "one\n"))
+        #expect(davit("rename", "one", "two") == (0, "two\n"))
+        #expect(davit("clone", "two", "three") == (0, "three\n"))
+        #expect(davit("list", "-aq") == (0, "three\ntwo\n"))
+        #expect(davit("start", "--attach", "three").status == 0x21)
+        let taken = "davit: there is a machine 'two' already; choose another name, or 'davit remove two' first\n"
+        #expect(davit("rename", "three", "two") == (1, taken))
+        #expect(davit("clone", "three", "two") == (1, taken))
+        #expect(davit("rename", "three", "a/b").status == 1)
+        #expect(start("web", idle).status == 0)
+        let running = "davit: machine 'web' is running; 'davit stop web' stops it\n"
+        #expect(davit("rename", "web", "four") == (1, running))
+        #expect(davit("clone", "web", "four") == (1, running))
+    }
+
+    @Test func completionKnowsNames() {
+        #expect(davit("create", "-n", "web", "--kernel", quick.path).status == 0)
+        let script = davit("completion", "bash")
+        #expect(script.status == 0 && script.output.contains("davit"))
+        #expect(davit("---completion", "start", "--", "positional@0", "1", "0", "davit", "start").output == "web\n")
+        #expect(davit("completion", "dos").status == 64)
+    }
+
+    @Test func whatNeedsAGuestSaysSo() {
+        #expect(
+            davit("exec", "web", "true") == (
+                125, "davit: there is no machine 'web'; 'davit list --all' shows those that are\n"
+            ))
+        #expect(davit("create", "-n", "web", "--kernel", idle.path).status == 0)
+        let noAgent =
+            "davit: machine 'web' has no agent in its guest; those have one that are made from an image of 'davit image pull'\n"
+        for verb in ["exec", "shell"] {
+            #expect(davit([verb, "web"] + (verb == "exec" ? ["true"] : [])) == (125, noAgent))
+        }
+        #expect(
+            davit("cp", "web:/etc/motd", home.path) == (1, noAgent))
+        #expect(davit("cp", "a", "b").status == 64)
+        #expect(davit("cp", "web:a", "web:b").status == 64)
+        #expect(davit("exec", "web").status == 64)
+        #expect(davit("run", "--kernel", idle.path, "--", "true").status == 64)
+        #expect(davit("stats", "web") == (1, "davit: machine 'web' is not running; 'davit start web' starts it\n"))
+        #expect(davit("image", "pull", "fedora").status == 1)
+    }
+
     @Test func manyAtOnceLeaveNothing() throws {
         let script = """
             for round in 1 2 3 4 5; do

@@ -16,22 +16,50 @@ public struct InitramfsMaker {
 
     /// The kernel's release, such as 6.1.0-56-cloud-amd64.
     public let release: String
-    private let directory: String
+    /// Those that there are, by name.
+    private let found: [String: Module]
 
-    /// Looks for the kernel's modules: `modules/RELEASE` and `../lib/modules/RELEASE` beside it, then `/lib/modules/RELEASE`. Nil if the
-    /// kernel does not say its release, or there are none.
+    /// A module's file, opened when it is needed.
+    private struct Module {
+        /// Without directories.
+        let file: String
+        let open: () throws(BootError) -> KernelFile
+    }
+
+    /// Looks for the kernel's modules on the host: `modules/RELEASE` and `../lib/modules/RELEASE` beside it, then `/lib/modules/RELEASE`. Nil
+    /// if the kernel does not say its release, or there are none.
     public init?(kernel: KernelFile) {
         guard let release = Self.release(of: kernel) else { return nil }
         self.release = release
         let place = kernel.path.lastIndex(of: "/").map { String(kernel.path[..<$0]) } ?? "."
         let candidates = ["\(place)/modules", "\(place)/../lib/modules", "/lib/modules"].map { "\($0)/\(release)" }
-        guard let found = candidates.first(where: { access($0, R_OK | X_OK) == 0 }) else { return nil }
-        directory = found
+        guard let directory = candidates.first(where: { access($0, R_OK | X_OK) == 0 }) else { return nil }
+        found = Self.findModules(in: directory).mapValues { path in
+            Module(file: Self.lastPart(path)) { () throws(BootError) in try KernelFile(path: path, flag: "--kernel") }
+        }
+    }
+
+    /// Looks for the kernel's modules in a file system of which `read` gives files, nil for one that is not there: by `modules.dep`, which
+    /// lists them all (modules.dep(5)). Nil if the kernel does not say its release, or there are none.
+    public init?<Failure>(kernel: KernelFile, in read: (String) throws(Failure) -> [UInt8]?) throws(Failure) {
+        guard let release = Self.release(of: kernel) else { return nil }
+        self.release = release
+        let directory = "/lib/modules/\(release)"
+        guard let list = try read("\(directory)/modules.dep") else { return nil }
+        var found: [String: Module] = [:]
+        for line in list.split(separator: UInt8(ascii: "\n")) {
+            let path = String(decoding: line.prefix { $0 != UInt8(ascii: ":") }, as: UTF8.self)
+            let file = Self.lastPart(path)
+            guard let name = Self.name(of: file), Self.modules.contains(name), found[name] == nil,
+                let bytes = try read(path.hasPrefix("/") ? path : "\(directory)/\(path)")
+            else { continue }
+            found[name] = Module(file: file) { KernelFile(bytes: bytes, name: path, flag: "--disk") }
+        }
+        self.found = found
     }
 
     /// The initramfs; nil if the kernel needs none, having the driver for its disks built in.
     public func make() throws(BootError) -> KernelFile? {
-        let found = findModules()
         guard found[Self.diskDriver] != nil else { return nil }
         var archive = CPIOArchive()
         for name in ["dev", "proc", "root", "modules"] { archive.addDirectory(name) }
@@ -39,14 +67,23 @@ public struct InitramfsMaker {
         archive.addFile("init", Self.program, mode: 0o755)
         var list = ""
         for name in Self.modules {
-            guard let path = found[name] else { continue }
-            let file = try KernelFile(path: path, flag: "--kernel")
-            let place = "modules/" + (path.split(separator: "/").last.map(String.init) ?? name)
+            guard let module = found[name] else { continue }
+            let file = try module.open()
+            let place = "modules/" + module.file
             archive.addFile(place, try file.read(at: 0, count: Int(file.size), part: "the module"))
             list += "/\(place)\n"
         }
         archive.addFile("modules/list", Array(list.utf8))
         return KernelFile(bytes: archive.finished(), name: "made for \(release)", flag: "--initrd")
+    }
+
+    private static func lastPart(_ path: String) -> String {
+        path.split(separator: "/").last.map(String.init) ?? path
+    }
+
+    /// A module's name by that of its file; nil for other files.
+    private static func name(of file: String) -> String? {
+        endings.first(where: file.hasSuffix).map { String(file.dropLast($0.count)) }
     }
 
     /// From the version string that the setup header points to (Linux: Documentation/arch/x86/boot.rst, kernel_version).
@@ -64,7 +101,7 @@ public struct InitramfsMaker {
     }
 
     /// Paths of the modules that are there, by name.
-    private func findModules() -> [String: String] {
+    private static func findModules(in directory: String) -> [String: String] {
         var found: [String: String] = [:]
         var pending = ["\(directory)/kernel"]
         while let place = pending.popLast() {
@@ -76,9 +113,7 @@ public struct InitramfsMaker {
                 }
                 if name.hasPrefix(".") { continue }
                 if Int(entry.pointee.d_type) == Int(DT_DIR) { pending.append("\(place)/\(name)") }
-                guard let ending = Self.endings.first(where: name.hasSuffix) else { continue }
-                let module = String(name.dropLast(ending.count))
-                if Self.modules.contains(module) { found[module] = "\(place)/\(name)" }
+                if let module = Self.name(of: name), modules.contains(module) { found[module] = "\(place)/\(name)" }
             }
         }
         return found
