@@ -1,5 +1,6 @@
 import Glibc
 import GuestMemory
+import HostLinux
 
 /// A kernel, initrd or module as it lies in a file, or in memory.
 ///
@@ -94,7 +95,7 @@ public final class KernelFile: Sendable {
         try check(offset: offset, count: count, part: part)
         let address = GuestPhysicalAddress(address)
         guard count > 0 else { return }
-        guard let place = memory.fileOffset(of: address, count: count) else {
+        guard memory.pointer(at: address, count: count) != nil else {
             throw source.error(.doesNotFit, "\(part) at \(address) is outside RAM", mend: "give more with --memory")
         }
         var failure: BootError?
@@ -105,7 +106,7 @@ public final class KernelFile: Sendable {
                     let size = Int(min(UInt64(buffer.count), count - done))
                     let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<size])
                     try fill(piece, from: offset + done, part: part)
-                    try store(UnsafeRawBufferPointer(piece), in: memory, at: place + done)
+                    try store(UnsafeRawBufferPointer(piece), in: memory, at: GuestPhysicalAddress(address.rawValue + done))
                     done += UInt64(size)
                 }
             } catch {
@@ -113,25 +114,17 @@ public final class KernelFile: Sendable {
             }
         }
         if let failure { throw failure }
-        memory.didWrite(at: address, count: count)
     }
 
-    /// Writes to the guest's memfd rather than through its mapping, which would fault on every fresh page.
     private func store(
-        _ bytes: UnsafeRawBufferPointer, in memory: GuestMemory, at fileOffset: UInt64
+        _ bytes: UnsafeRawBufferPointer, in memory: GuestMemory, at address: GuestPhysicalAddress
     ) throws(BootError) {
-        var done = 0
-        while done < bytes.count {
-            // Safe: the bytes from `done` to `bytes.count` are the buffer's own.
-            let put = pwrite(
-                memory.fileDescriptor, bytes.baseAddress! + done, bytes.count - done, off_t(fileOffset) + off_t(done))
-            if put < 0 && errno == EINTR { continue }
-            guard put > 0 else {
-                throw BootSource(flag: "--memory", file: "").error(
-                    .doesNotFit, "the host has no memory left for the guest (\(String(cString: strerror(errno))))",
-                    mend: "give the guest less, or free some")
-            }
-            done += put
+        do throws(SystemError) {
+            try memory.fill(bytes, at: address)
+        } catch {
+            throw BootSource(flag: "--memory", file: "").error(
+                .doesNotFit, "the host has no memory left for the guest (\(error))",
+                mend: "give the guest less, or free some")
         }
     }
 

@@ -13,7 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-int davit_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+int davit_memfd_create(const char *name, bool huge_pages) {
+    return memfd_create(name, MFD_CLOEXEC | (huge_pages ? MFD_HUGETLB : 0));
+}
 
 int davit_futex_wait(volatile uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
@@ -25,6 +27,18 @@ int davit_futex_wake(volatile uint32_t *word, int count) {
 }
 
 void davit_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+bool davit_may_run_on(int processor) {
+    cpu_set_t set;
+    return processor >= 0 && processor < CPU_SETSIZE && sched_getaffinity(0, sizeof set, &set) == 0 && CPU_ISSET(processor, &set);
+}
+
+int davit_pin_thread(int processor) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(processor, &set);
+    return sched_setaffinity(0, sizeof set, &set);
+}
 
 void davit_set_timer_slack(uint64_t nanoseconds) { prctl(PR_SET_TIMERSLACK, (unsigned long)nanoseconds); }
 

@@ -11,8 +11,13 @@ public struct VirtualMachineConfiguration: Sendable {
     public var bootLoader: any GuestBootLoader
     /// RAM in bytes, a multiple of 4 KiB, 4 MiB or more.
     public var memorySize: UInt64 = 512 << 20
+    /// What memory of the host's that is, as the catalog knows it.
+    public var memory = ComponentChoice("ram")
     /// 1 to 64.
     public var cpuCount = 1
+    /// Where they run, as the catalog knows it.
+    public var processors = ComponentChoice("vcpus")
+    public var features = ProcessorFeatures.host
     /// What runs the guest's instructions, by its name in the catalog.
     public var engine = ComponentChoice("auto")
     /// COM1 to COM4.
@@ -38,7 +43,10 @@ public struct VirtualMachineConfiguration: Sendable {
         var machine = MachineConfiguration(kernel: bootLoader.kernelPath)
         bootLoader.configure(&machine)
         machine.memorySize = memorySize
+        machine.memory = memory
         machine.cpuCount = cpuCount
+        machine.processors = processors
+        machine.features = features
         machine.engine = engine
         machine.serialPorts = serialPorts.map(\.attachment.choice)
         machine.disks = disks

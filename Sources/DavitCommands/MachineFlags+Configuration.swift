@@ -17,19 +17,32 @@ extension MachineFlags {
                 kernel: kernel, initrd: initrd, commandLine: commandLine, hasDisk: rootDisk != nil || !disk.isEmpty))
         if rootDisk != nil { configuration.memorySize = 1 << 30 }
         if let text = try single(memory, "--memory") {
-            guard let size = ByteCount.parse(text) else {
+            let choice = try ComponentChoice(parsing: text, flag: "--memory")
+            configuration.memory.settings = choice.settings
+            guard let size = ByteCount.parse(choice.name) else {
                 throw MachineError(
                     .configuration,
-                    "--memory '\(text)' is not a size; give a number of MiB, or one with K, M, G or T, such as 512M")
+                    "--memory '\(choice.name)' is not a size; give a number of MiB, or one with K, M, G or T, such as 512M"
+                )
             }
             configuration.memorySize = size
         }
         if let text = try single(cpus, "--cpus") {
-            guard let count = Int(text) else {
+            let choice = try ComponentChoice(parsing: text, flag: "--cpus")
+            configuration.processors.settings = choice.settings
+            guard let count = Int(choice.name) else {
                 throw MachineError(
-                    .configuration, "--cpus '\(text)' is not a number; give 1 to \(MachineConfiguration.maximumCPUs)")
+                    .configuration,
+                    "--cpus '\(choice.name)' is not a number; give 1 to \(MachineConfiguration.maximumCPUs)")
             }
             configuration.cpuCount = count
+        }
+        if let text = try single(cpu, "--cpu") {
+            guard let features = ProcessorFeatures(rawValue: text) else {
+                let names = ProcessorFeatures.allCases.map(\.rawValue).joined(separator: " or ")
+                throw MachineError(.configuration, "--cpu '\(text)' is not known; give \(names)")
+            }
+            configuration.features = features
         }
         if let text = try single(engine, "--engine") {
             configuration.engine = try ComponentChoice(parsing: text, flag: "--engine")

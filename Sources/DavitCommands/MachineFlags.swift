@@ -25,13 +25,20 @@ struct MachineFlags: ParsableArguments {
 
     @Option(
         name: [.long, .customShort("m")], parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("RAM: a number of MiB, or with K, M, G or T. (default: 512M)", valueName: "size"))
+        help: ArgumentHelp("RAM: a number of MiB, or with K, M, G or T. (default: 512M)", valueName: "size,key=value"))
     var memory: [String] = []
 
     @Option(
         name: [.long, .customShort("c")], parsing: .unconditionalSingleValue,
-        help: ArgumentHelp("Processors, 1 to 64. (default: 1)", valueName: "n"))
+        help: ArgumentHelp("Processors, 1 to 64. (default: 1)", valueName: "n,key=value"))
     var cpus: [String] = []
+
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "The processors' features: all that the host has, or what every engine has. (default: host)",
+            valueName: "host|baseline"))
+    var cpu: [String] = []
 
     @Option(
         parsing: .unconditionalSingleValue,
@@ -92,7 +99,8 @@ extension MachineFlags {
         let options: [(String, [String])] = [
             ("--kernel", kernel), ("--initrd", initrd), ("--cmdline", cmdline), ("--module", module),
             ("--memory", memory),
-            ("--cpus", cpus), ("--engine", engine), ("--disk", disk), ("--network", network), ("--device", device),
+            ("--cpus", cpus), ("--cpu", cpu), ("--engine", engine), ("--disk", disk), ("--network", network),
+            ("--device", device),
             ("--serial", serial), ("--log", log), ("--trace", trace), ("--publish", publish),
         ]
         return options.flatMap { flag, values in values.flatMap { [flag, $0] } }

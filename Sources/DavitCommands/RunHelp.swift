@@ -6,6 +6,10 @@ enum RunHelp {
         """
         On a terminal, Ctrl-A x ends the machine and Ctrl-A h lists other keys.
 
+        \(describe("Memory", Catalog.memories))
+
+        \(describe("Processors", Catalog.processors))
+
         \(describe("Engines", Catalog.engines))
 
         \(describe("Disks", Catalog.disks))

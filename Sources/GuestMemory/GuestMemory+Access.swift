@@ -1,3 +1,6 @@
+import Glibc
+import HostLinux
+
 /// A guest physical range that is not RAM in whole.
 public struct NotRAM: Error, Equatable, Sendable, CustomStringConvertible {
     public let address: GuestPhysicalAddress
@@ -57,5 +60,44 @@ extension GuestMemory {
             do throws(NotRAM) { try write(bytes: buffer, at: address) } catch { failure = error }
         }
         if let failure { throw failure }
+    }
+}
+
+extension GuestMemory {
+    /// Copies bytes into RAM that nobody has touched yet, which a write to the memfd does in less than half the time of stores: those fault
+    /// on each page. Throws ENOSPC or ENOMEM if the host has no memory left, EFAULT if not all of the place is RAM.
+    public func fill(_ bytes: UnsafeRawBufferPointer, at address: GuestPhysicalAddress) throws(SystemError) {
+        let count = UInt64(bytes.count)
+        guard let place = pointer(at: address, count: count) else { throw SystemError("pwrite", code: EFAULT) }
+        // Files of huge pages cannot be written to.
+        if fileDescriptor >= 0 && !backing.usesHugePages {
+            guard let offset = fileOffset(of: address) else { throw SystemError("pwrite", code: EFAULT) }
+            try writeFile(bytes, at: offset)
+        } else {
+            UnsafeMutableRawBufferPointer(start: place, count: bytes.count).copyMemory(from: bytes)
+        }
+        didWrite(at: address, count: count)
+    }
+
+    /// Where an address of RAM lies in the memfd.
+    func fileOffset(of address: GuestPhysicalAddress) -> UInt64? {
+        for region in regions {
+            let offset = address.rawValue &- region.start.rawValue
+            if offset < region.size { return region.fileOffset &+ offset }
+        }
+        return nil
+    }
+
+    private func writeFile(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(SystemError) {
+        var done = 0
+        while done < bytes.count {
+            // Safe: the bytes from `done` to `bytes.count` are the buffer's own.
+            let put = pwrite(
+                fileDescriptor, bytes.baseAddress.unsafelyUnwrapped + done, bytes.count - done,
+                off_t(offset) + off_t(done))
+            if put < 0 && errno == EINTR { continue }
+            guard put > 0 else { throw SystemError("pwrite", code: put < 0 ? errno : ENOSPC) }
+            done += put
+        }
     }
 }

@@ -9,8 +9,8 @@ extension GuestMemory {
         guard skipped < count else { return false }
         let whole = (count - skipped) & ~(Self.pageSize - 1)
         guard whole > 0, let place = pointer(at: GuestPhysicalAddress(first), count: whole) else { return false }
-        // Safe: the pages are this object's own, and a shared mapping keeps them mapped. It makes a hole in the memfd behind them.
-        guard madvise(place, Int(whole), MADV_REMOVE) == 0 else { return false }
+        // Safe: the pages are this object's own and stay mapped. Where they are shared it makes a hole in the memfd behind them.
+        guard madvise(place, Int(whole), backing.isShared ? MADV_REMOVE : MADV_DONTNEED) == 0 else { return false }
         didWrite(at: GuestPhysicalAddress(first), count: whole)
         return true
     }

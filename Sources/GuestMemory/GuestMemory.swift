@@ -3,7 +3,23 @@ import Glibc
 import HostLinux
 import Synchronization
 
-/// The guest's RAM: one memfd, laid out in guest physical address space as a PC's is, with a hole for devices below 4 GiB.
+/// What memory of the host's a guest's RAM is.
+public struct GuestMemoryBacking: Equatable, Sendable {
+    /// From the pool of huge pages that the host keeps for those who ask (`vm.nr_hugepages`), all of it at once.
+    public var usesHugePages: Bool
+    /// A memfd, which another process can be handed; otherwise memory of this process alone.
+    public var isShared: Bool
+    /// The host's KSM may merge pages with the same content (`/sys/kernel/mm/ksm`). It does so with memory that is not shared.
+    public var isMergeable: Bool
+
+    public init(usesHugePages: Bool = false, isShared: Bool = true, isMergeable: Bool = false) {
+        self.usesHugePages = usesHugePages
+        self.isShared = isShared
+        self.isMergeable = isMergeable
+    }
+}
+
+/// The guest's RAM, laid out in guest physical address space as a PC's is, with a hole for devices below 4 GiB.
 ///
 /// In the host it is one reservation of address space in which guest physical address `a` stands at `base + a`; the hole is
 /// `PROT_NONE`. Access by address and length is checked against the RAM regions: nothing a guest says reaches memory outside.
@@ -14,7 +30,7 @@ public final class GuestMemory: Sendable {
         /// In bytes.
         public let size: UInt64
         /// Where the region begins in the memfd, in bytes.
-        public let fileOffset: UInt64
+        let fileOffset: UInt64
 
         /// The first address past the region.
         public var end: GuestPhysicalAddress { GuestPhysicalAddress(start.rawValue &+ size) }
@@ -25,19 +41,23 @@ public final class GuestMemory: Sendable {
     /// Where RAM goes on above the hole.
     public static let holeEnd: UInt64 = 0x1_0000_0000
     public static let pageSize: UInt64 = 4096
+    public static let hugePageSize: UInt64 = 2 << 20
 
     /// RAM in bytes.
     public let size: UInt64
     /// In ascending order, one or two.
     public let regions: [Region]
-    /// The memfd behind the RAM; owned by this object.
-    public let fileDescriptor: Int32
+    public let backing: GuestMemoryBacking
+    /// The memfd behind the RAM, owned by this object; -1 if it is not shared.
+    let fileDescriptor: Int32
     /// The host address of guest physical address 0.
     ///
     /// Unsafe: only addresses inside `regions` may be touched. It is valid as long as this object lives.
     public nonisolated(unsafe) let base: UnsafeMutableRawPointer
     /// Bytes of host address space behind `base`.
     public let span: UInt64
+    /// `base` is the first place in it that huge pages can begin at.
+    private nonisolated(unsafe) let reservation: UnsafeMutableRawPointer
 
     /// Told of every write through this object: an engine that has translated the guest's code forgets what changed.
     private let writeObserver = Mutex(WriteObserver())
@@ -49,10 +69,11 @@ public final class GuestMemory: Sendable {
 
     private let isObserved = Atomic<Bool>(false)
 
-    /// Reserves and maps `size` bytes of RAM, a multiple of the page size above zero. Pages are allocated when first touched.
-    public init(size: UInt64) throws(SystemError) {
-        guard size > 0, size % Self.pageSize == 0, size < 1 << 46 else {
-            throw SystemError("memfd_create", code: EINVAL)
+    /// Reserves and maps `size` bytes of RAM, a multiple of the page size above zero. Pages are allocated when first touched, huge ones
+    /// set aside now.
+    public init(size: UInt64, backing: GuestMemoryBacking = GuestMemoryBacking()) throws(SystemError) {
+        guard size > 0, size % (backing.usesHugePages ? Self.hugePageSize : Self.pageSize) == 0, size < 1 << 46 else {
+            throw SystemError("mmap", code: EINVAL)
         }
         let low = min(size, Self.holeStart)
         var regions = [Region(start: GuestPhysicalAddress(0), size: low, fileOffset: 0)]
@@ -62,41 +83,61 @@ public final class GuestMemory: Sendable {
         let span = size > low ? Self.holeEnd + (size - low) : low
 
         try AddressSpace.checkRoom(for: Int(span))
-        let descriptor = davit_memfd_create("davit-guest-memory")
+        let descriptor = backing.isShared ? try Self.makeFile(size: size, backing) : -1
+        do throws(SystemError) {
+            let reservation = mmap(
+                nil, Int(span + Self.hugePageSize), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+            guard let reservation, reservation != MAP_FAILED else { throw SystemError("mmap") }
+            let base = reservation.alignedUp(toMultipleOf: Int(Self.hugePageSize))
+            do throws(SystemError) {
+                for region in regions { try Self.map(region, at: base, of: descriptor, backing) }
+            } catch {
+                munmap(reservation, Int(span + Self.hugePageSize))
+                throw error
+            }
+            self.reservation = reservation
+            self.base = base
+        } catch {
+            if descriptor >= 0 { close(descriptor) }
+            throw error
+        }
+        self.size = size
+        self.regions = regions
+        self.backing = backing
+        self.fileDescriptor = descriptor
+        self.span = span
+    }
+
+    private static func makeFile(size: UInt64, _ backing: GuestMemoryBacking) throws(SystemError) -> Int32 {
+        let descriptor = davit_memfd_create("davit-guest-memory", backing.usesHugePages)
         guard descriptor >= 0 else { throw SystemError("memfd_create") }
         guard ftruncate(descriptor, off_t(size)) == 0 else {
             let error = SystemError("ftruncate")
             close(descriptor)
             throw error
         }
-        let reservation = mmap(nil, Int(span), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        guard let reservation, reservation != MAP_FAILED else {
-            let error = SystemError("mmap")
-            close(descriptor)
-            throw error
+        return descriptor
+    }
+
+    private static func map(
+        _ region: Region, at base: UnsafeMutableRawPointer, of descriptor: Int32, _ backing: GuestMemoryBacking
+    ) throws(SystemError) {
+        let place = base + Int(region.start.rawValue)
+        var flags = MAP_FIXED | (backing.isShared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS)
+        // Huge pages that are not set aside now end the process when they are touched and none is left.
+        if !backing.usesHugePages { flags |= MAP_NORESERVE } else if !backing.isShared { flags |= MAP_HUGETLB }
+        let mapped = mmap(
+            place, Int(region.size), PROT_READ | PROT_WRITE, flags, descriptor,
+            backing.isShared ? off_t(region.fileOffset) : 0)
+        if mapped == MAP_FAILED { throw SystemError("mmap") }
+        if backing.isMergeable, madvise(place, Int(region.size), MADV_MERGEABLE) != 0 {
+            throw SystemError("madvise(MADV_MERGEABLE)")
         }
-        for region in regions {
-            let place = reservation + Int(region.start.rawValue)
-            let mapped = mmap(
-                place, Int(region.size), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, descriptor,
-                off_t(region.fileOffset))
-            if mapped == MAP_FAILED {
-                let error = SystemError("mmap")
-                munmap(reservation, Int(span))
-                close(descriptor)
-                throw error
-            }
-        }
-        self.size = size
-        self.regions = regions
-        self.fileDescriptor = descriptor
-        self.base = reservation
-        self.span = span
     }
 
     deinit {
-        munmap(base, Int(span))
-        close(fileDescriptor)
+        munmap(reservation, Int(span + Self.hugePageSize))
+        if fileDescriptor >= 0 { close(fileDescriptor) }
     }
 
     /// The host address of `count` bytes at `address`, or nil unless all of them are RAM.
@@ -107,17 +148,6 @@ public final class GuestMemory: Sendable {
             if offset < region.size {
                 return count <= region.size &- offset ? base + Int(address.rawValue) : nil
             }
-        }
-        return nil
-    }
-
-    /// Where `count` bytes at `address` lie in the memfd, or nil unless all of them are RAM.
-    ///
-    /// To fill pages that nobody has touched, `pwrite` to the memfd takes less than half the time of stores, which fault on each.
-    public func fileOffset(of address: GuestPhysicalAddress, count: UInt64) -> UInt64? {
-        for region in regions {
-            let offset = address.rawValue &- region.start.rawValue
-            if offset < region.size { return count <= region.size &- offset ? region.fileOffset &+ offset : nil }
         }
         return nil
     }

@@ -4,6 +4,9 @@ import CDavit
 public enum HostInformation {
     /// RAM in bytes; 0 if it cannot be told.
     public static var memorySize: UInt64 { davit_host_memory() }
+
+    /// Whether this process may run on a processor of the host's, by its number in /proc/cpuinfo.
+    public static func mayRun(onProcessor number: Int) -> Bool { davit_may_run_on(Int32(clamping: number)) }
 }
 
 /// This program's own pages.

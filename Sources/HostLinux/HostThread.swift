@@ -7,24 +7,28 @@ public final class HostThread: Sendable {
 
     private final class Start: Sendable {
         let name: String
+        let processor: Int?
         let body: @Sendable () -> Void
 
-        init(name: String, body: @escaping @Sendable () -> Void) {
+        init(name: String, processor: Int?, body: @escaping @Sendable () -> Void) {
             self.name = name
+            self.processor = processor
             self.body = body
         }
     }
 
-    /// Starts `body` on a thread of its own. `name` has at most 15 bytes; the rest is cut off.
-    public init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+    /// Starts `body` on a thread of its own. `name` has at most 15 bytes; the rest is cut off. With
+    /// `processor` it runs on that one of the host's alone, as long as the host lets it.
+    public init(name: String, processor: Int? = nil, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
         // The thread releases what is retained here.
-        let start = Unmanaged.passRetained(Start(name: String(name.prefix(15)), body: body))
+        let start = Unmanaged.passRetained(Start(name: String(name.prefix(15)), processor: processor, body: body))
         var handle = pthread_t()
         let failure = pthread_create(
             &handle, nil,
             { raw in
                 let start = Unmanaged<Start>.fromOpaque(raw.unsafelyUnwrapped).takeRetainedValue()
                 davit_name_thread(start.name)
+                if let processor = start.processor { _ = davit_pin_thread(Int32(processor)) }
                 // Without that stack a stack overflow cannot be reported; all else works.
                 _ = davit_signals_make_stack()
                 start.body()

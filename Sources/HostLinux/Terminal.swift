@@ -1,8 +1,12 @@
 import CDavit
 import Glibc
+import Synchronization
 
 /// The process's controlling terminal. Its mode belongs to the process, so there is one of it.
 public enum Terminal {
+    /// Guards that there is one guard.
+    private static let sentry = Mutex<TerminalGuard?>(nil)
+
     public static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
 
     /// True if this process may read the terminal and set its mode: its job is in the foreground.
@@ -21,13 +25,21 @@ public enum Terminal {
     /// True between `makeRaw` and `restore`.
     public static var isRaw: Bool { davit_terminal_is_raw() }
 
-    /// Passes every key on as a byte, without echo. It is put back by `restore`, and on every way out of the process but SIGKILL.
+    /// Passes every key on as a byte, without echo. It is put back by `restore`, and on every way out of the process.
     public static func makeRaw(_ descriptor: Int32) throws(SystemError) {
+        var cooked = termios()
+        var raw = termios()
+        guard tcgetattr(descriptor, &cooked) == 0 else { throw SystemError("tcgetattr") }
         guard davit_terminal_make_raw(descriptor) == 0 else { throw SystemError("tcsetattr") }
+        tcgetattr(descriptor, &raw)
+        sentry.withLock { $0 = TerminalGuard(descriptor, cooked: cooked, raw: raw) }
     }
 
     /// Puts the terminal back as it was before `makeRaw`; harmless without one.
-    public static func restore() { davit_terminal_restore() }
+    public static func restore() {
+        davit_terminal_restore()
+        sentry.withLock { $0.take()?.dismiss() }
+    }
 }
 
 /// Requests from outside to end: SIGINT, SIGTERM, SIGHUP and SIGQUIT.

@@ -23,21 +23,32 @@ public struct EngineParts: Sendable {
     public var io: any GuestIO
     public var clock: any VMClock
     public var vcpuCount: Int
+    public var features: ProcessorFeatures
     public var trace: TraceOptions
     /// Where trace lines and warnings go; a line without its end.
     public var log: @Sendable (String) -> Void
 
     public init(
-        memory: GuestMemory, io: any GuestIO, clock: any VMClock, vcpuCount: Int, trace: TraceOptions = [],
+        memory: GuestMemory, io: any GuestIO, clock: any VMClock, vcpuCount: Int,
+        features: ProcessorFeatures = .host, trace: TraceOptions = [],
         log: @escaping @Sendable (String) -> Void
     ) {
         self.memory = memory
         self.io = io
         self.clock = clock
         self.vcpuCount = vcpuCount
+        self.features = features
         self.trace = trace
         self.log = log
     }
+}
+
+/// Which features the guest's processor has.
+public enum ProcessorFeatures: String, CaseIterable, Sendable {
+    /// All that the engine can give on this host.
+    case host
+    /// What every engine can give on this host: a saved machine goes on with another.
+    case baseline
 }
 
 /// What `--trace` prints.

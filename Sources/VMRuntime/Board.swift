@@ -30,7 +30,7 @@ struct Board: Sendable {
             machine.engine,
             EngineParts(
                 memory: machine.memory, io: bus, clock: clock, vcpuCount: configuration.cpuCount,
-                trace: configuration.trace,
+                features: configuration.features, trace: configuration.trace,
                 log: { configuration.trace.isEmpty ? log.writeFromGuest($0) : log.write(.warning, $0) }))
         channels = machine.serialChannels.compactMap { $0.map(BoardChannel.init) }
 

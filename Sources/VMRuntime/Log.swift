@@ -18,8 +18,8 @@ public enum LogLevel: Int, Comparable, CaseIterable, Sendable {
 public final class Log: Sendable {
     public let level: LogLevel
     private let descriptor: Int32
-    /// Keeps lines whole: guards writes to the descriptor.
-    private let writing = Mutex(())
+    /// Keeps lines whole: guards writes to the descriptor, and whether one has failed.
+    private let hasFailed = Mutex(false)
 
     /// Lines that guests have caused in the current second of the host's monotonic clock.
     private struct Flood {
@@ -73,9 +73,15 @@ public final class Log: Sendable {
         // A raw terminal does not return the carriage by itself.
         if Terminal.isRaw && Terminal.isTerminal(descriptor) { text = text.replacing("\n", with: "\r\n") }
         let bytes = Array(text.utf8)
-        writing.withLock { _ in
+        hasFailed.withLock { hasFailed in
+            guard Glibc.write(descriptor, bytes, bytes.count) != bytes.count, !hasFailed else { return }
             // A log that cannot be written to is no reason to end the machine.
-            _ = Glibc.write(descriptor, bytes, bytes.count)
+            hasFailed = true
+            guard descriptor != STDERR_FILENO else { return }
+            let line = Array(
+                "davit: --log: lines are lost (\(String(cString: strerror(errno)))); the machine goes on\(Terminal.isRaw ? "\r" : "")\n"
+                    .utf8)
+            _ = Glibc.write(STDERR_FILENO, line, line.count)
         }
     }
 }

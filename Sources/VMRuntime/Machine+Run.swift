@@ -56,7 +56,9 @@ extension Machine {
         for vcpu in board.engine.vcpus {
             do throws(SystemError) {
                 threads.append(
-                    try HostThread(name: "davit-vcpu\(vcpu.index)") { [inbox] in
+                    try HostThread(
+                        name: "davit-vcpu\(vcpu.index)", processor: affinity.isEmpty ? nil : affinity[vcpu.index]
+                    ) { [inbox] in
                         let exit = vcpu.run()
                         if exit != .stopped { inbox.put(.vcpu(exit)) }
                     })

@@ -31,6 +31,8 @@ public final class Machine: Sendable {
     /// Why `auto` has come to that, if users should know.
     let engineReason: String?
     let memory: GuestMemory
+    /// The host's processor that each vCPU's thread runs on; empty if they run on any.
+    let affinity: [Int]
     let loop: EventLoop
     /// What the user has given to boot; nil if it is on the first disk.
     let givenFiles: BootFiles?
@@ -55,13 +57,13 @@ public final class Machine: Sendable {
         } catch {
             throw MachineError(error)
         }
+        memory = try Catalog.memories.make(configuration.memory, configuration.memorySize)
+        affinity = try Catalog.processors.make(configuration.processors, configuration.cpuCount)
         do throws(SystemError) {
-            memory = try GuestMemory(size: configuration.memorySize)
             loop = try EventLoop(name: "davit-io")
             inbox = try Inbox()
         } catch {
-            throw MachineError(
-                .host, "the host refuses a machine with \(ByteCount.describe(configuration.memorySize)): \(error)")
+            throw MachineError(.host, "the host refuses a machine's parts: \(error)")
         }
         disks = try Self.openDisks(configuration.disks)
         do throws(MachineError) {

@@ -30,7 +30,12 @@ public struct MachineConfiguration: Equatable, Sendable {
 
     /// RAM in bytes, a multiple of 4 KiB.
     public var memorySize: UInt64 = 512 << 20
+    /// Settings of `Catalog.memories`.
+    public var memory = ComponentChoice("ram")
     public var cpuCount = 1
+    /// Settings of `Catalog.processors`.
+    public var processors = ComponentChoice("vcpus")
+    public var features = ProcessorFeatures.host
     public var engine = ComponentChoice("auto")
     /// Path of a bzImage, an ELF with a PVH note, or a Multiboot kernel. Nil: a Linux kernel that lies on the first disk, with its initrd.
     public var kernel: String?
@@ -84,6 +89,8 @@ public struct MachineConfiguration: Equatable, Sendable {
             throw MachineError(
                 .configuration, "--serial stdio is given twice; standard input and output serve one port")
         }
+        try Catalog.memories.validate(memory)
+        try Catalog.processors.validate(processors)
         try Catalog.engines.validate(engine)
         for port in serialPorts { try Catalog.serialPorts.validate(port) }
         for disk in disks { try Catalog.disks.validate(disk) }

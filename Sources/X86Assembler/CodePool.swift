@@ -53,7 +53,7 @@ public final class CodePool {
         let size = segmentSize * segmentCount
         // It is mapped twice.
         try AddressSpace.checkRoom(for: size * 2)
-        let descriptor = davit_memfd_create("davit-code")
+        let descriptor = davit_memfd_create("davit-code", false)
         guard descriptor >= 0 else { throw SystemError("memfd_create") }
         defer { close(descriptor) }
         guard ftruncate(descriptor, off_t(size)) == 0 else { throw SystemError("ftruncate") }

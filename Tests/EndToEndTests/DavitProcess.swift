@@ -113,6 +113,55 @@ final class DavitProcess {
 
     func signal(_ number: Int32) { kill(process, number) }
 
+    /// The numbers of its threads, with their names.
+    var threads: [(number: pid_t, name: String)] {
+        Self.numbers(in: "/proc/\(process)/task").map { number in
+            (number, String(Self.contents(of: "/proc/\(process)/task/\(number)/comm").prefix { !$0.isNewline }))
+        }
+    }
+
+    /// The numbers of processes that it has started and that are still there.
+    var children: [pid_t] {
+        Self.numbers(in: "/proc").filter { Self.state(of: $0)?.parent == process }
+    }
+
+    /// True unless the process is gone, or is dead and only waits for its parent to notice.
+    static func isThere(_ number: pid_t) -> Bool { state(of: number).map { $0.letter != "Z" } ?? false }
+
+    /// proc(5), /proc/PID/stat.
+    private static func state(of number: pid_t) -> (letter: Substring, parent: pid_t)? {
+        let text = contents(of: "/proc/\(number)/stat")
+        guard let end = text.lastIndex(of: ")") else { return nil }
+        let words = text[end...].split(separator: " ")
+        return words.count > 2 ? (words[1], pid_t(words[2]) ?? -1) : nil
+    }
+
+    private static func numbers(in directory: String) -> [pid_t] {
+        guard let stream = opendir(directory) else { return [] }
+        defer { closedir(stream) }
+        var numbers: [pid_t] = []
+        while let entry = readdir(stream) {
+            let name = withUnsafeBytes(of: entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if let number = pid_t(name) { numbers.append(number) }
+        }
+        return numbers
+    }
+
+    /// Of a small file; empty if it is not there.
+    static func contents(of path: String) -> String {
+        let file = open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return "" }
+        defer { close(file) }
+        var text = ""
+        var buffer = [UInt8](repeating: 0, count: 65536)
+        while case let count = read(file, &buffer, buffer.count), count > 0 {
+            text += String(decoding: buffer[..<count], as: UTF8.self)
+        }
+        return text
+    }
+
     /// Reads output until `wanted` appears in what has come since the last call that found something. False after `seconds`
     /// without it, or when the output ends.
     func waitFor(_ wanted: String, seconds: Int = 60) -> Bool {
@@ -200,8 +249,16 @@ final class PseudoTerminal {
     }
 
     deinit {
-        close(controller)
+        if !isHungUp { close(controller) }
         close(terminal)
+    }
+
+    private var isHungUp = false
+
+    /// As if its window were closed.
+    func hangUp() {
+        isHungUp = true
+        close(controller)
     }
 
     /// True if keys come line by line, with echo: how a shell's user wants it.

@@ -19,12 +19,13 @@ enum LinuxGuest {
     /// davit with a Linux guest that has just been switched on.
     static func start(
         engine: String = "soft", kernel: String = kernel61, commandLine: String = "console=ttyS0 quiet",
-        streams: DavitProcess.Streams = .pipes, cpus: Int = 1, _ more: String...
+        streams: DavitProcess.Streams = .pipes, cpus: any CustomStringConvertible = 1, memory: String = "512M",
+        _ more: String...
     ) -> DavitProcess {
         DavitProcess(
             [
                 "run", "--engine", engine, "--kernel", kernel, "--initrd", initramfs, "--cmdline", commandLine,
-                "--memory", "512M", "--cpus", "\(cpus)",
+                "--memory", memory, "--cpus", "\(cpus)",
             ] + more, streams: streams)
     }
 }

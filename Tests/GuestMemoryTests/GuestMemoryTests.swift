@@ -1,4 +1,6 @@
+import Glibc
 import GuestMemory
+import HostLinux
 import Testing
 
 @Suite struct GuestMemoryTests {
@@ -22,13 +24,24 @@ import Testing
         #expect(memory.pointer(at: GuestPhysicalAddress(addressAndCount[0]), count: addressAndCount[1]) == nil)
     }
 
-    @Test func fileOffsetsSkipTheHole() throws {
-        let memory = try GuestMemory(size: 4 << 30)
-        #expect(memory.fileOffset(of: GuestPhysicalAddress(0x1000), count: 16) == 0x1000)
-        #expect(
-            memory.fileOffset(of: GuestPhysicalAddress(GuestMemory.holeEnd + 8), count: 8) == GuestMemory.holeStart + 8)
-        #expect(memory.fileOffset(of: GuestPhysicalAddress(GuestMemory.holeStart - 8), count: 9) == nil)
-        #expect(memory.fileOffset(of: GuestPhysicalAddress(GuestMemory.holeEnd + (1 << 30)), count: 1) == nil)
-        #expect(memory.fileOffset(of: GuestPhysicalAddress(0), count: .max) == nil)
+    @Test(arguments: [true, false]) func fillingSkipsTheHole(isShared: Bool) throws {
+        let memory = try GuestMemory(size: 4 << 30, backing: GuestMemoryBacking(isShared: isShared))
+        let bytes: [UInt8] = [1, 2, 3, 4]
+        for address in [0x1000, GuestMemory.holeStart - 4, GuestMemory.holeEnd, GuestMemory.holeEnd + (1 << 30) - 4] {
+            try bytes.withUnsafeBytes { try memory.fill($0, at: GuestPhysicalAddress(address)) }
+            #expect(try memory.readBytes(at: GuestPhysicalAddress(address), count: 4) == bytes)
+        }
+        for address in [GuestMemory.holeStart - 3, GuestMemory.holeEnd + (1 << 30), .max] {
+            #expect(throws: SystemError("pwrite", code: EFAULT)) {
+                try bytes.withUnsafeBytes { try memory.fill($0, at: GuestPhysicalAddress(address)) }
+            }
+        }
+    }
+
+    @Test(arguments: [true, false]) func discardedPagesReadAsZeros(isShared: Bool) throws {
+        let memory = try GuestMemory(size: 1 << 20, backing: GuestMemoryBacking(isShared: isShared))
+        try memory.write(UInt64.max, at: GuestPhysicalAddress(0x2000))
+        #expect(memory.discard(at: GuestPhysicalAddress(0x2000), count: 0x1000))
+        #expect(try memory.read(UInt64.self, at: GuestPhysicalAddress(0x2000)) == 0)
     }
 }

@@ -66,7 +66,7 @@ extension Catalog {
             let host = try KVMHost()
             let model = KVMProcessorModel(
                 baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
-                tscFrequency: SoftEngine.tscFrequency, offersAll: KVMHost.isHardwareBacked)
+                tscFrequency: SoftEngine.tscFrequency, offersAll: KVMHost.isHardwareBacked && parts.features == .host)
             return try KVMEngine(
                 parts, host: host, model: model, takesKernel: !KVMHost.isHardwareBacked,
                 irqchip: KVMIRQChip(rawValue: settings.text(irqchip.name)) ?? .kernel,
