@@ -33,6 +33,7 @@ public final class KVMHost: Sendable {
         memorySlots = extent(KVM_CAP_NR_MEMSLOTS)
         maximumVCPUs = max(extent(KVM_CAP_MAX_VCPUS), extent(KVM_CAP_NR_VCPUS))
         // All stored properties are there: from here on `deinit` closes the descriptor.
+        guard version >= 0 else { throw KVMError("\(path) is not KVM's device", mend: "use --engine soft") }
         guard version == KVM_API_VERSION else {
             throw KVMError(
                 "\(path) has API version \(version), not \(KVM_API_VERSION)",

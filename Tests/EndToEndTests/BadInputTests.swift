@@ -62,6 +62,19 @@ import Testing
                 ["run", "--kernel", "a", "-m", "much"], 78,
                 "davit: --memory 'much' is not a size; give a number of MiB, or one with K, M, G or T, such as 512M"
             ),
+            (
+                ["run", "--kernel", "a", "--memory", "64M,hugepages=some"], 78,
+                "davit: --memory ram: hugepages='some' cannot be; give on or off"
+            ),
+            (
+                ["run", "--kernel", "a", "--memory", "64M,speed=high"], 78,
+                "davit: --memory ram has no setting 'speed'; choose from: hugepages, shared, mergeable"
+            ),
+            (
+                ["run", "--kernel", "a", "--cpus", "2,affinity=1-"], 78,
+                "davit: --cpus vcpus: affinity='1-' cannot be; give numbers and ranges, such as 0-3 or 0+2"
+            ),
+            (["run", "--kernel", "a", "--cpu", "486"], 78, "davit: --cpu '486' is not known; give host or baseline"),
             (["run", "--kernel", "a", "--cpus", "0"], 78, "davit: --cpus 0 is out of range; give 1 to 64"),
             (["run", "--kernel", "a", "-c", "1000"], 78, "davit: --cpus 1000 is out of range; give 1 to 64"),
             (["run", "--kernel", "a", "-c", "two"], 78, "davit: --cpus 'two' is not a number; give 1 to 64"),

@@ -25,8 +25,12 @@ final class DavitProcess {
         case terminal(PseudoTerminal)
     }
 
-    /// `addressSpace`: at most so many KiB of it, as `ulimit -v` sets it.
-    init(_ arguments: [String], streams: Streams = .pipes, addressSpace: Int? = nil) {
+    /// `addressSpace`: at most so many KiB of it, as `ulimit -v` sets it. `through`: a program that ends in running what stands behind its own
+    /// arguments, such as env.
+    init(
+        _ arguments: [String], streams: Streams = .pipes, addressSpace: Int? = nil, through: [String] = [],
+        program: String = path
+    ) {
         var childInput: Int32 = -1
         var childOutput: Int32 = -1
         var actions = posix_spawn_file_actions_t()
@@ -61,10 +65,10 @@ final class DavitProcess {
             posix_spawn_file_actions_adddup2(&actions, 0, 2)
         }
         var process: pid_t = 0
-        var command = [Self.path] + arguments
+        var command = through + [program] + arguments
         if let addressSpace { command = ["/bin/sh", "-c", "ulimit -v \(addressSpace); exec \"$@\"", "sh"] + command }
         var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
-        let failure = posix_spawn(&process, command[0], &actions, &attributes, &words, environ)
+        let failure = posix_spawnp(&process, command[0], &actions, &attributes, &words, environ)
         words.forEach { free($0) }
         precondition(
             failure == 0, "\(Self.path) does not start (\(String(cString: strerror(failure)))); run make build")
