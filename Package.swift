@@ -54,7 +54,7 @@ let package = Package(
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("GuestAgent", on: ["HostLinux"], embedding: ["agent.pl"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
-        room("BootLoaders", on: ["CCompression", "MachineModel", "GuestMemory", "X86"]),
+        room("BootLoaders", on: ["CCompression", "HostLinux", "MachineModel", "GuestMemory", "X86"]),
         room(
             "SoftEngine",
             on: ["CDavit", "HostLinux", "X86Assembler", "GuestMemory", "X86", "MachineModel"]),

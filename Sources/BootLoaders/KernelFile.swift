@@ -106,7 +106,8 @@ public final class KernelFile: Sendable {
                     let size = Int(min(UInt64(buffer.count), count - done))
                     let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<size])
                     try fill(piece, from: offset + done, part: part)
-                    try store(UnsafeRawBufferPointer(piece), in: memory, at: GuestPhysicalAddress(address.rawValue + done))
+                    let place = GuestPhysicalAddress(address.rawValue + done)
+                    try store(UnsafeRawBufferPointer(piece), in: memory, at: place)
                     done += UInt64(size)
                 }
             } catch {

@@ -24,6 +24,7 @@ public struct DavitCommand: ParsableCommand {
 
     /// Carries out a command line, without the program's name, and returns the exit status.
     public static func run(_ arguments: [String]) -> Int32 {
+        ProgramStart.note()
         do {
             var command = try parseAsRoot(arguments)
             if let command = command as? any CommandWithStatus { return try command.status() }

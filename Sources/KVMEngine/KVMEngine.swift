@@ -28,7 +28,7 @@ public final class KVMEngine: Engine {
                 mend: "give at most \(host.maximumVCPUs)")
         }
         guard davit_kick_prepare() == 0 else { throw KVMError("sigaction", -errno) }
-        let machine = try KVMVirtualMachine(host, memory: parts.memory)
+        let machine = try KVMVirtualMachine(host, memory: parts.memory, logsWrites: takesKernel)
         let routes = try machine.makeInterruptControllers(irqchip, host: host)
         let localAPICs = irqchip == .split ? KVMLocalAPICs(routes) : nil
         let dormancy = DormancyWatch(vcpuCount: parts.vcpuCount, clock: parts.clock)

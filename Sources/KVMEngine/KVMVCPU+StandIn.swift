@@ -170,7 +170,9 @@ extension KVMVCPU {
     /// To be called before KVM runs guest code: in user mode KVM must not go by translations that software has changed. For instructions that
     /// it emulates it looks them up anew. Other vCPUs come this way themselves when they serve the guest's shootdown.
     func settleTranslations() {
-        guard translationsChanged, turn == .kvm else { return }
+        guard turn == .kvm else { return }
+        defer { shared.machine.mayHoldTranslations.store(true, ordering: .releasing) }
+        guard translationsChanged else { return }
         translationsChanged = false
         counts.translationDrops &+= 1
         shared.machine.dropTranslations()

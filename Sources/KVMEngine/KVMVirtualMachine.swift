@@ -12,6 +12,10 @@ final class KVMVirtualMachine: Sendable {
     let memory: GuestMemory
     /// Guards the slot at `spareAddress`.
     private let spareSlot = Mutex(())
+    /// Guards that the log is switched on once.
+    private let logsWrites = Mutex(false)
+    /// KVM may hold translations of guest addresses.
+    let mayHoldTranslations = Atomic<Bool>(false)
 
     /// Where Intel's processors want three pages for real mode, and one more: below the firmware's place, where nothing else is.
     private static let taskStateAddress: UInt = 0xFFFB_D000
@@ -19,7 +23,8 @@ final class KVMVirtualMachine: Sendable {
     /// A page where nothing is.
     private static let spareAddress: UInt64 = 0xFFFB_B000
 
-    init(_ host: KVMHost, memory: GuestMemory) throws(KVMError) {
+    /// `logsWrites`: from the start, which spares changing the slots later.
+    init(_ host: KVMHost, memory: GuestMemory, logsWrites: Bool) throws(KVMError) {
         self.memory = memory
         var result: Int32
         repeat { result = davit_kvm(host.descriptor, DAVIT_KVM_CREATE_VM, 0) } while result == -EINTR
@@ -34,19 +39,41 @@ final class KVMVirtualMachine: Sendable {
                 "this host's KVM has \(host.memorySlots) memory slots, too few for this machine",
                 mend: "use --engine soft")
         }
-        for number in memory.regions.indices { try setSlot(number, flags: 0) }
+        if logsWrites { try self.logWrites() } else { try setSlots(flags: 0) }
     }
 
     deinit { close(descriptor) }
 
-    /// Makes the memory slot of a region of RAM, or changes its flags.
-    func setSlot(_ number: Int, flags: UInt32) throws(KVMError) {
-        let region = memory.regions[number]
-        var slot = kvm_userspace_memory_region(
-            slot: UInt32(number), flags: flags, guest_phys_addr: region.start.rawValue, memory_size: region.size,
-            userspace_addr: UInt64(UInt(bitPattern: memory.base)) + region.start.rawValue)
-        try require(
-            "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot))
+    /// Makes the memory slots of RAM, or changes their flags.
+    private func setSlots(flags: UInt32) throws(KVMError) {
+        for (number, region) in memory.regions.enumerated() {
+            var slot = kvm_userspace_memory_region(
+                slot: UInt32(number), flags: flags, guest_phys_addr: region.start.rawValue, memory_size: region.size,
+                userspace_addr: UInt64(UInt(bitPattern: memory.base)) + region.start.rawValue)
+            try require(
+                "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot))
+        }
+    }
+
+    /// Has KVM keep a log of the guest's writes to RAM, under manual protection: see `WriteWatch`.
+    func logWrites() throws(KVMError) {
+        let failure = logsWrites.withLock { logsWrites -> KVMError? in
+            guard !logsWrites else { return nil }
+            var capability = kvm_enable_cap()
+            capability.cap = UInt32(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
+            capability.args.0 = UInt64(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
+            do throws(KVMError) {
+                try require(
+                    "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+                    davit_kvm_with(descriptor, DAVIT_KVM_ENABLE_CAP, &capability))
+                try setSlots(flags: UInt32(KVM_MEM_LOG_DIRTY_PAGES))
+            } catch {
+                return error
+            }
+            logsWrites = true
+            return nil
+        }
+        if let failure { throw failure }
     }
 
     // MARK: - What stand-ins need
@@ -63,6 +90,7 @@ final class KVMVirtualMachine: Sendable {
     /// Has KVM forget every translation of guest addresses: its shadow page tables do not follow writes that come from outside. Taking
     /// any memory slot away does that.
     func dropTranslations() {
+        guard mayHoldTranslations.load(ordering: .acquiring) else { return }
         var slot = kvm_userspace_memory_region(
             slot: UInt32(memory.regions.count), flags: UInt32(KVM_MEM_READONLY), guest_phys_addr: Self.spareAddress,
             memory_size: GuestMemory.pageSize, userspace_addr: UInt64(UInt(bitPattern: memory.base)))

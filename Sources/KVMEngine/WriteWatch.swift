@@ -21,14 +21,9 @@ final class WriteWatch: Sendable {
     /// Throws if this KVM has no such log.
     init(_ machine: KVMVirtualMachine) throws(KVMError) {
         self.machine = machine.descriptor
-        var capability = kvm_enable_cap()
-        capability.cap = UInt32(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
-        capability.args.0 = UInt64(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
-        let result = davit_kvm_with(machine.descriptor, DAVIT_KVM_ENABLE_CAP, &capability)
-        guard result >= 0 else { throw KVMError("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2", result) }
+        try machine.logWrites()
         var slots: [Slot] = []
         for (number, region) in machine.memory.regions.enumerated() {
-            try machine.setSlot(number, flags: UInt32(KVM_MEM_LOG_DIRTY_PAGES))
             let pages = region.size / GuestMemory.pageSize
             let words = [UInt64](repeating: 0, count: Int((pages + 63) / 64))
             slots.append(

@@ -3,8 +3,11 @@ import Glibc
 
 /// How fast the host's time-stamp counter runs.
 enum TSCFrequency {
-    /// Cycles per second: from CPUID where the host says it exactly, else measured once, in about 3 ms.
+    /// Cycles per second: from CPUID where the host says it exactly, else measured once, over at least 3 ms from `beginning`.
     static let host: UInt64 = fromCPUID() ?? measure()
+
+    /// Both counters when somebody first asked.
+    static let beginning = sample()
 
     /// Leaf 0x15 (Intel SDM vol. 2), or a hypervisor's leaf 0x40000010, in kHz.
     private static func fromCPUID() -> UInt64? {
@@ -22,7 +25,7 @@ enum TSCFrequency {
     }
 
     private static func measure() -> UInt64 {
-        let start = sample()
+        let start = beginning
         var end = sample()
         while end.nanoseconds - start.nanoseconds < 3_000_000 { end = sample() }
         let (high, low) = (end.cycles &- start.cycles).multipliedFullWidth(by: 1_000_000_000)

@@ -116,7 +116,8 @@ struct KVMRefusalTests {
             print("WARNING: everybody may open /dev/kvm on this host: a missing right is not tested")
             return
         }
-        try Shell.run("mkdir -p \(place) && cp \(DavitProcess.path) \(place)/davit && chmod -R a+rX \(place) \(kernel.path)")
+        try Shell.run("mkdir -p \(place) && cp \(DavitProcess.path) \(place)/davit")
+        try Shell.run("chmod -R a+rX \(place) \(kernel.path)")
         defer { try? Shell.run("rm -rf \(place)") }
         let davit = DavitProcess(
             ["run", "--engine", "kvm", "--kernel", kernel.path, "--memory", "16"],

@@ -44,6 +44,9 @@ extension SoftEngine {
     /// Cycles per second of the guests' time-stamp counters: the host's.
     public static var tscFrequency: UInt64 { TSCFrequency.host }
 
+    /// To be called early by who will want `tscFrequency`: what it is measured over begins now, and nobody has to wait for its end.
+    public static func beginMeasuring() { _ = TSCFrequency.beginning }
+
     /// What CPUID says on each vCPU of a machine: for other engines to offer no more, so that their guests can move here.
     public static func processorModel(vcpuCount: Int) -> [[CPUIDEntry]] {
         let model = CPUModel(vcpuCount: vcpuCount, tscFrequency: TSCFrequency.host)
