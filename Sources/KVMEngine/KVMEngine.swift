@@ -58,6 +58,8 @@ public final class KVMEngine: Engine {
                     : model.entries(vcpu: $0.index, supported: $0.shownCPUID)
             },
             start: 0 &- vcpus[0].tscOffset)
+        // They will be needed at once; until then others load the guest. Should it fail, the vCPU that needs them says so.
+        if takesKernel { _ = try? substitution.get() }
         self.vcpus = vcpus
         kvmVCPUs = vcpus
         localAPICs?.setBootProcessor(vcpus[0])
