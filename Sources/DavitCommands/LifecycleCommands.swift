@@ -9,6 +9,7 @@ struct CreateCommand: ParsableCommand {
     @OptionGroup var flags: MachineFlags
     @Option(name: [.short, .long], help: ArgumentHelp("Its name. (default: one is made up)", valueName: "name"))
     var name: String?
+    @OptionGroup var cloudInit: CloudInitFlag
     @Flag(name: .customLong("rm"), help: "Removes the machine when a run of it has ended.")
     var isRemovedAtEnd = false
 
@@ -17,8 +18,20 @@ struct CreateCommand: ParsableCommand {
 
     func run() throws {
         let image = try StoredMachines.image(image)
-        print(try StoredMachines.create(name: name, flags, image: image, isRemovedAtEnd: isRemovedAtEnd).name)
+        print(
+            try StoredMachines.create(
+                name: name, flags, image: image, cloudInit: cloudInit.path, isRemovedAtEnd: isRemovedAtEnd
+            ).name)
     }
+}
+
+/// What cloud-init in the guest is to do.
+struct CloudInitFlag: ParsableArguments {
+    @Option(
+        name: .customLong("cloud-init"),
+        help: ArgumentHelp("User-data for cloud-init in the guest: a disk that it looks for.", valueName: "file"),
+        completion: .file())
+    var path: String?
 }
 
 struct StartCommand: ParsableCommand, CommandWithStatus {
@@ -229,13 +242,13 @@ struct CloneCommand: ParsableCommand {
         let lock = try machine.lock()
         var configuration = machine.configuration
         configuration.created = Int64(time(nil))
+        let disks = [MachineDirectory.diskFile, MachineDirectory.seedFile].map { machine.path + "/" + $0 }
+            .filter { access($0, F_OK) == 0 }
         let clone = try MachineStore().create(name: newName, configuration) { fresh in
-            guard configuration.image != nil else { return }
-            let disk = MachineDirectory.diskFile
+            guard !disks.isEmpty else { return }
             // Blocks are shared where the file system can.
-            let copy = ["cp", "--reflink=auto", "--sparse=always", "--", "\(machine.path)/\(disk)", "\(fresh)/\(disk)"]
-            guard try HostProgram.run(copy) == 0 else {
-                throw StoreError("the disk of machine '\(name)' cannot be copied; the line above says why")
+            guard try HostProgram.run(["cp", "--reflink=auto", "--sparse=always", "--"] + disks + [fresh]) == 0 else {
+                throw StoreError("the disks of machine '\(name)' cannot be copied; the line above says why")
             }
         }
         print(withExtendedLifetime(lock) { clone.name })

@@ -79,10 +79,15 @@ struct MachineProcess: ParsableCommand, CommandWithStatus {
     private static func configuration(
         of machine: MachineDirectory, _ flags: MachineFlags
     ) throws -> VirtualMachineConfiguration {
-        guard machine.configuration.image != nil else { return try flags.makeConfiguration() }
-        var configuration = try flags.makeConfiguration(rootDisk: machine.path + "/" + MachineDirectory.diskFile)
+        let hasImage = machine.configuration.image != nil
+        let disk = machine.path + "/" + MachineDirectory.diskFile
+        var configuration = try flags.makeConfiguration(rootDisk: hasImage ? disk : nil)
+        if let seed = machine.seedDisk {
+            configuration.disks.append(
+                ComponentChoice("image", settings: ["path": seed, "format": "raw", "readonly": "on"]))
+        }
         // The way to the agent. Linux has one vsock at most.
-        if !configuration.devices.contains(where: { $0.name == "vsock" }) {
+        if hasImage && !configuration.devices.contains(where: { $0.name == "vsock" }) {
             // However long the directory's path is, a socket's must be short. Open as long as this process lives.
             let place = open(machine.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             guard place >= 0 else { throw StoreError("'\(machine.path)' is gone") }

@@ -20,6 +20,8 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
     @Flag(name: [.short, .long], help: "Keeps the machine, and leaves it running in the background.")
     var detach = false
 
+    @OptionGroup var cloudInit: CloudInitFlag
+
     @Flag(name: .customLong("rm"), help: "Removes the machine when it has ended.")
     var isRemovedAtEnd = false
 
@@ -40,10 +42,11 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
     }
 
     func status() throws -> Int32 {
-        guard name != nil || detach || image != nil else { return try runHere() }
+        guard name != nil || detach || image != nil || cloudInit.path != nil else { return try runHere() }
         let image = try StoredMachines.image(image)
         guard command.isEmpty else { return runProgram(image) }
-        let machine = try StoredMachines.create(name: name, flags, image: image, isRemovedAtEnd: isRemovedAtEnd)
+        let machine = try StoredMachines.create(
+            name: name, flags, image: image, cloudInit: cloudInit.path, isRemovedAtEnd: isRemovedAtEnd)
         let launch = try start(machine, attached: !detach)
         guard detach else { return try ConsoleAttachment.attach(to: launch, of: machine) }
         print(machine.name)
@@ -65,7 +68,8 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
         Guest.status {
             let command = try commandFlags.command(command)
             let signals = try TerminationSignals()
-            let machine = try StoredMachines.create(name: name, flags, image: image, isRemovedAtEnd: isRemovedAtEnd)
+            let machine = try StoredMachines.create(
+                name: name, flags, image: image, cloudInit: cloudInit.path, isRemovedAtEnd: isRemovedAtEnd)
             _ = try start(machine, attached: false)
             let result = Result {
                 try Guest(machine: machine).run(command, hasInput: commandFlags.interactive, signals: signals)

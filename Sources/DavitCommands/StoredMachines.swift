@@ -9,7 +9,7 @@ enum StoredMachines {
 
     /// Keeps a machine; what is wrong with its flags is said before. Its disk lies over `image`, if that is not nil.
     static func create(
-        name: String?, _ flags: MachineFlags, image: StoredImage?, isRemovedAtEnd: Bool
+        name: String?, _ flags: MachineFlags, image: StoredImage?, cloudInit: String?, isRemovedAtEnd: Bool
     ) throws -> MachineDirectory {
         _ = try flags.makeLog()
         try flags.makeConfiguration(rootDisk: image?.disk).validate()
@@ -19,7 +19,9 @@ enum StoredMachines {
         let configuration = StoredConfiguration(
             created: Int64(time(nil)), directory: directory, arguments: flags.arguments,
             isRemovedAtEnd: isRemovedAtEnd, image: image?.id)
+        let seed = try cloudInit.map { try SeedDisk(userData: $0, hostname: name) }
         return try MachineStore().create(name: name, configuration) { fresh in
+            try seed?.write(in: fresh)
             guard let image else { return }
             try DiskCommand.perform { () throws(DiskError) in
                 var options = Qcow2Options()

@@ -92,14 +92,40 @@ rm /etc/apt/apt.conf.d/99mmdebstrap /etc/dpkg/dpkg.cfg.d/99mmdebstrap /usr/lib/d
 END
 tar -cf "$work/files.tar" -C "$files" --owner=0 --group=0 --numeric-owner etc usr
 
-packages=systemd-sysv,systemd-resolved,libnss-myhostname,udev,dbus,kmod,procps,iproute2,iputils-ping,netbase,ca-certificates
-packages="$packages,login,passwd,less,nano,linux-image-cloud-amd64"
-echo "davit: fetching and installing debian:$suite" >&2
-mmdebstrap --variant=apt --include="$packages" --aptopt="$apt" --dpkgopt=force-unsafe-io \
+packages="systemd-sysv systemd-resolved libnss-myhostname udev dbus kmod procps iproute2 iputils-ping netbase ca-certificates"
+packages="$packages login passwd less nano linux-image-cloud-amd64"
+
+# The packages are fetched first, by an apt of its own, into a cache: what has come of a pull that is broken off need not come again.
+echo "davit: fetching the packages of debian:$suite" >&2
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/davit/debian-$suite"
+mkdir -p "$cache/partial" "$work/lists/partial"
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+signed=
+[ ! -e "$keyring" ] || signed="[signed-by=$keyring] "
+printf '%s\n' "deb $signed$main $suite main" "deb $signed$main $suite-updates main" \
+    "deb $signed$security $suite-security main" >"$work/sources"
+cat >"$work/apt.conf" <<END
+Dir::Etc::Main "/dev/null"; Dir::Etc::Parts "/dev/null"; Dir::Etc::PreferencesParts "/dev/null";
+Dir::Etc::SourceList "$work/sources"; Dir::Etc::SourceParts "/dev/null";
+Dir::State "$work"; Dir::State::Lists "$work/lists"; Dir::State::Status "/dev/null";
+Dir::Cache "$work"; Dir::Cache::Archives "$cache";
+APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Install-Recommends "false"; APT::Sandbox::User "root";
+Acquire::Languages "none"; $apt
+END
+(
+    export APT_CONFIG="$work/apt.conf"
+    [ -t 1 ] && quiet=-q || quiet=-qq
+    apt-get $quiet update
+    # shellcheck disable=SC2086  # one word for each package
+    apt-get $quiet -y --download-only install '?essential' apt $packages
+    apt-get -qq autoclean
+)
+
+echo "davit: installing debian:$suite" >&2
+mmdebstrap --variant=apt --include="$packages" --aptopt="$apt" --dpkgopt=force-unsafe-io --skip=download/empty \
+    --setup-hook='mkdir -p "$1/var/cache/apt/archives"' --setup-hook="sync-in '$cache' /var/cache/apt/archives" \
     --essential-hook="tar-in '$work/files.tar' /" --essential-hook='chroot "$1" sh /usr/lib/davit/begin' \
-    --customize-hook='chroot "$1" sh /usr/lib/davit/finish' \
-    "$suite" "$work/root.tar" "deb $main $suite main" "deb $main $suite-updates main" \
-    "deb $security $suite-security main" </dev/null >&2
+    --customize-hook='chroot "$1" sh /usr/lib/davit/finish' "$suite" "$work/root.tar" "$work/sources" </dev/null >&2
 
 echo "davit: making the file system of debian:$suite" >&2
 mkdir "$work/root"

@@ -7,6 +7,7 @@ import Glibc
 /// |---|---|
 /// | `config.json` | how the machine was made |
 /// | `disk.qcow2` | its disk, which lies over an image, if it was made from one |
+/// | `seed.img` | what cloud-init in its guest finds, if the user gave something for it |
 /// | `lock` | locked by the process that runs it, and only so is it known to run: a lock cannot outlive its holder |
 /// | `run.json` | when its last run began |
 /// | `end.json` | how that ended; missing when the process was killed |
@@ -16,6 +17,7 @@ import Glibc
 public struct MachineDirectory: Sendable {
     static let configurationFile = "config.json"
     public static let diskFile = "disk.qcow2"
+    public static let seedFile = "seed.img"
 
     public enum Status: Equatable, Sendable {
         case created
@@ -40,6 +42,12 @@ public struct MachineDirectory: Sendable {
             )
         }
         self.configuration = configuration
+    }
+
+    /// Nil if the user gave nothing for cloud-init.
+    public var seedDisk: String? {
+        let file = path + "/" + Self.seedFile
+        return access(file, F_OK) == 0 ? file : nil
     }
 
     public var consoleLog: String { path + "/console.log" }

@@ -21,11 +21,12 @@ enum SmallFile {
     }
 
     /// Puts `text` in the place of what was there, so that a reader sees the one or the other.
-    static func write(_ path: String, _ text: String) throws(StoreError) {
+    static func write(_ path: String, _ text: String) throws(StoreError) { try write(path, bytes: Array(text.utf8)) }
+
+    static func write(_ path: String, bytes: [UInt8]) throws(StoreError) {
         let fresh = path + ".new"
         let descriptor = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw .host("write '\(path)'") }
-        let bytes = Array(text.utf8)
         let count = Glibc.write(descriptor, bytes, bytes.count)
         let code = errno
         close(descriptor)

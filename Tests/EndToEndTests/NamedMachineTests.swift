@@ -116,6 +116,8 @@ import Testing
         #expect(missing.status == 66)
         #expect(missing.output.hasPrefix("davit: --kernel") && missing.output.filter { $0 == "\n" }.count == 1)
         #expect(davit("run", "-d", "-n", "a/b", "--kernel", idle.path).status == 1)
+        #expect(davit("create", "-n", "web", "--kernel", idle.path, "--cloud-init", "/nonexistent").status == 1)
+        #expect(davit("create", "-n", "web", "--kernel", idle.path, "--cloud-init", DavitProcess.path).status == 1)
         #expect(davit("list", "-aq") == (0, ""))
     }
 
