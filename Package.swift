@@ -50,6 +50,7 @@ let package = Package(
         room("NetBackends", on: ["CDavit", "HostLinux", "MachineModel"]),
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
+        room("FileShares", on: ["CDavit", "HostLinux", "MachineModel"]),
         room("MachineStore", on: ["CDavit", "HostLinux"]),
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("GuestAgent", on: ["HostLinux"], embedding: ["agent.pl"]),
@@ -65,7 +66,8 @@ let package = Package(
             "VMRuntime",
             on: [
                 "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
-                "VirtioTransport", "VirtioDevices", "BlockFormats", "DiskContents", "NetBackends", "ConsoleBackends",
+                "VirtioTransport", "VirtioDevices", "BlockFormats", "FileShares", "DiskContents", "NetBackends",
+                "ConsoleBackends",
                 "ACPITables", "BootLoaders", "SoftEngine", "KVMEngine",
             ]),
 
@@ -124,7 +126,8 @@ let package = Package(
         tests("PCI", of: ["PCI", "DeviceBus"]),
         tests("VirtioQueue", of: ["VirtioQueue"]),
         tests("VirtioTransport", of: ["VirtioTransport", "PCI", "DeviceBus"]),
-        tests("VirtioDevices", of: ["VirtioDevices", "HostLinux"]),
+        tests("VirtioDevices", of: ["VirtioDevices", "FileShares", "HostLinux"]),
+        tests("FileShares", of: ["FileShares", "CDavit", "HostLinux", "MachineModel"]),
         tests("NetBackends", of: ["NetBackends"]),
         tests("BlockFormats", of: ["BlockFormats"]),
         tests("MachineStore", of: ["MachineStore", "HostLinux"]),

@@ -26,6 +26,8 @@ public struct VirtualMachineConfiguration: Sendable {
     public var disks: [ComponentChoice] = []
     /// Network cards, as the catalog knows them.
     public var networks: [ComponentChoice] = []
+    /// Directories of the host's that the guest may use.
+    public var sharedFolders: [SharedFolder] = []
     /// Devices that not every machine has, by their names in the catalog.
     public var devices: [ComponentChoice] = []
     public var resetAction = MachineConfiguration.ResetAction.restart
@@ -51,6 +53,7 @@ public struct VirtualMachineConfiguration: Sendable {
         machine.serialPorts = serialPorts.map(\.attachment.choice)
         machine.disks = disks
         machine.networks = networks
+        machine.sharedFolders = sharedFolders
         machine.devices = devices
         machine.resetAction = resetAction
         machine.trace = trace

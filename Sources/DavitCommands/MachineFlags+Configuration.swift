@@ -53,6 +53,9 @@ extension MachineFlags {
             configuration.disks.insert(root, at: 0)
         }
         configuration.networks = try makeNetworks(hasDefault: rootDisk != nil)
+        configuration.sharedFolders = try volume.enumerated().map { number, text in
+            try SharedFolder(parsing: text, number: number)
+        }
         configuration.devices = try device.map { try ComponentChoice(parsing: $0, flag: "--device") }
         if !serial.isEmpty {
             configuration.serialPorts = try serial.map {

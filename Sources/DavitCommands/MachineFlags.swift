@@ -91,6 +91,13 @@ struct MachineFlags: ParsableArguments {
             "A port of the host that leads to the guest, on --network user; repeatable.",
             valueName: "[ip:]host:guest[/udp]"))
     var publish: [String] = []
+
+    @Option(
+        name: [.customShort("v"), .customLong("volume")], parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "A directory of the host's and where it is mounted in the guest, or the tag by which it is; repeatable.",
+            valueName: "host:guest[:ro]"))
+    var volume: [String] = []
 }
 
 extension MachineFlags {
@@ -102,6 +109,7 @@ extension MachineFlags {
             ("--cpus", cpus), ("--cpu", cpu), ("--engine", engine), ("--disk", disk), ("--network", network),
             ("--device", device),
             ("--serial", serial), ("--log", log), ("--trace", trace), ("--publish", publish),
+            ("--volume", volume),
         ]
         return options.flatMap { flag, values in values.flatMap { [flag, $0] } }
             + (stats ? ["--stats"] : []) + (noReboot ? ["--no-reboot"] : [])

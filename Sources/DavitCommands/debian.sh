@@ -37,7 +37,8 @@ apt='Acquire::Retries "2"; Acquire::http::Timeout "20"; Acquire::https::Timeout 
 apt="$apt $(apt-config dump 2>/dev/null | grep -iE '^Acquire::https?::Proxy' | tr '\n' ' ')"
 
 files="$work/files"
-mkdir -p "$files/etc/systemd/network" "$files/etc/systemd/system/serial-getty@ttyS0.service.d" "$files/usr/lib/davit"
+mkdir -p "$files/etc/systemd/network" "$files/etc/systemd/system/serial-getty@ttyS0.service.d" "$files/usr/lib/davit" \
+    "$files/usr/lib/systemd/system-generators"
 printf '%s' "$agent" >"$files/usr/lib/davit/agent"
 chmod 755 "$files/usr/lib/davit/agent"
 cat >"$files/etc/systemd/network/80-dhcp.network" <<'END'
@@ -77,6 +78,21 @@ mkdir -p /etc/kernel/postinst.d
 dpkg-divert --quiet --local --rename --divert /usr/lib/davit/initramfs-hook --add /etc/kernel/postinst.d/initramfs-tools
 rm /usr/lib/davit/begin
 END
+# Mounts the folders that the host shares: davit.volume=TAG:PATH on the kernel's command line, with :ro for what is only to be read.
+cat >"$files/usr/lib/systemd/system-generators/davit-volumes" <<'END'
+#!/bin/sh
+for word in $(cat /proc/cmdline); do
+    case "$word" in davit.volume=*) ;; *) continue ;; esac
+    volume="${word#davit.volume=}"
+    tag="${volume%%:*}" path="${volume#*:}" mode=rw
+    case "$path" in *:ro) path="${path%:ro}" mode=ro ;; esac
+    unit="$(systemd-escape --path --suffix=mount "$path")"
+    printf '[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=%s\nWhere=%s\nType=virtiofs\nOptions=%s\n' "$tag" "$path" "$mode" >"$1/$unit"
+    mkdir -p "$1/local-fs.target.wants"
+    ln -s "../$unit" "$1/local-fs.target.wants/$unit"
+done
+END
+chmod 755 "$files/usr/lib/systemd/system-generators/davit-volumes"
 # Run in the new system when all packages are there.
 cat >"$files/usr/lib/davit/finish" <<'END'
 set -eu

@@ -74,6 +74,7 @@ struct Board: Sendable {
                 doorbells: configuration.trace.contains(.io) ? nil : engine.doorbells, log: log)
             for network in machine.networks { try virtio.add(network, cpuCount: configuration.cpuCount) }
             for disk in machine.disks { try virtio.add(disk, cpuCount: configuration.cpuCount) }
+            for share in machine.shares { try virtio.add(share) }
             let panic = PVPanic(control: control) {
                 log.write(.info, "the guest has panicked and runs its crash kernel")
             }

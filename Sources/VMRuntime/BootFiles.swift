@@ -17,7 +17,8 @@ struct BootFiles: Sendable {
         modules = try configuration.modules.map { module throws(BootError) in
             BootModule(file: try KernelFile(path: module.path, flag: "--module"), arguments: module.arguments)
         }
-        commandLine = configuration.commandLine
+        commandLine = ([configuration.commandLine] + configuration.sharedFolders.compactMap(\.commandLineWord))
+            .filter { !$0.isEmpty }.joined(separator: " ")
     }
 
     /// What lies on the first disk, as it is now: a guest that has put a new kernel there finds it at its next start.
@@ -38,6 +39,7 @@ struct BootFiles: Sendable {
         // Later words win: those of the user are the last.
         var words = [found.commandLine, configuration.commandLine]
         if !words.contains(where: { $0.contains("console=") }) { words.insert("console=ttyS0", at: 1) }
+        words += configuration.sharedFolders.compactMap(\.commandLineWord)
         commandLine = words.filter { !$0.isEmpty }.joined(separator: " ")
         log.write(.info, "booting \(found.place) with '\(commandLine)'")
     }

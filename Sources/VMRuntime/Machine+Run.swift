@@ -117,6 +117,7 @@ extension Machine {
     private func close() {
         for disk in disks { disk.device.close() }
         for network in networks { network.close() }
+        for share in shares { share.server.close() }
         for channel in serialChannels { channel?.close() }
         loop.stop()
         Terminal.restore()

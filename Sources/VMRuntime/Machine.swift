@@ -39,6 +39,7 @@ public final class Machine: Sendable {
     let serialChannels: [StreamChannel?]
     let disks: [MachineDisk]
     let networks: [MachineNetwork]
+    let shares: [MachineShare]
     let inbox: Inbox<Event>
 
     /// Looks at everything that can be wrong, but for the kernel's contents. A terminal on standard input is raw from here to the end
@@ -70,6 +71,13 @@ public final class Machine: Sendable {
             networks = try Self.openNetworks(configuration.networks, log: log)
         } catch {
             for disk in disks { disk.device.close() }
+            throw error
+        }
+        do throws(MachineError) {
+            shares = try Self.openShares(configuration.sharedFolders)
+        } catch {
+            for disk in disks { disk.device.close() }
+            for network in networks { network.close() }
             throw error
         }
         let inbox = inbox
@@ -111,6 +119,17 @@ public final class Machine: Sendable {
             return networks
         } catch {
             for network in networks { network.close() }
+            throw error
+        }
+    }
+
+    private static func openShares(_ folders: [SharedFolder]) throws(MachineError) -> [MachineShare] {
+        var shares: [MachineShare] = []
+        do throws(MachineError) {
+            for folder in folders { shares.append(try MachineShare(folder, number: shares.count)) }
+            return shares
+        } catch {
+            for share in shares { share.server.close() }
             throw error
         }
     }

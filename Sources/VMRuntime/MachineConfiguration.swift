@@ -50,6 +50,8 @@ public struct MachineConfiguration: Equatable, Sendable {
     public var disks: [ComponentChoice] = []
     /// Network cards, in order.
     public var networks: [ComponentChoice] = []
+    /// Directories of the host's, in order.
+    public var sharedFolders: [SharedFolder] = []
     /// Devices beyond those that every machine has.
     public var devices: [ComponentChoice] = []
     public var resetAction = ResetAction.restart
@@ -102,6 +104,11 @@ public struct MachineConfiguration: Equatable, Sendable {
         }
         for network in networks { try Catalog.networks.validate(network) }
         for device in devices { try Catalog.devices.validate(device) }
+        for folder in sharedFolders { try folder.validate() }
+        let tags = sharedFolders.map(\.tag)
+        if let twice = tags.first(where: { tag in tags.count { $0 == tag } > 1 }) {
+            throw MachineError(.configuration, "--volume: the tag '\(twice)' is given twice; choose another one")
+        }
     }
 
     /// Virtio devices that are reached without PCI.

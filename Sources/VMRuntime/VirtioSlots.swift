@@ -73,6 +73,10 @@ final class VirtioSlots: Sendable {
         try add(device, network.transport)
     }
 
+    func add(_ share: MachineShare) throws {
+        try add(VirtioFS(name: share.name, tag: share.tag, server: share.server), .pci)
+    }
+
     /// `close` is called when the board goes, after the device has let go of the guest.
     func add(
         _ device: any VirtioDevice, _ transport: VirtioTransportKind, close: @escaping @Sendable () -> Void = {}

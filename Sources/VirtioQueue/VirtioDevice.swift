@@ -41,4 +41,5 @@ public enum VirtioDeviceType: UInt16, Sendable {
     case entropy = 4
     case balloon = 5
     case vsock = 19
+    case fileSystem = 26
 }

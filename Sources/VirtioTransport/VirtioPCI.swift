@@ -204,6 +204,7 @@ extension VirtioDeviceType {
         case .block: 0x01_00_00
         case .console: 0x07_80_00
         case .vsock: 0x02_80_00
+        case .fileSystem: 0x01_80_00
         case .entropy, .balloon: 0x00_FF_00
         }
     }

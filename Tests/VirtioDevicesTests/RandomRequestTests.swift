@@ -1,4 +1,5 @@
 import DavitTesting
+import FileShares
 import GuestMemory
 import Glibc
 import Testing
@@ -12,7 +13,7 @@ import VirtioQueue
     private static let seeds = UInt64(getenv("DAVIT_FUZZ_SEEDS").map { String(cString: $0) } ?? "") ?? 40
 
     enum Kind: String, CaseIterable {
-        case block, readOnlyBlock, net, entropy, balloon, vsock
+        case block, readOnlyBlock, net, entropy, balloon, vsock, fileSystem
     }
 
     private func make(_ kind: Kind, _ memory: GuestMemory) throws -> (any VirtioDevice, close: () -> Void) {
@@ -28,7 +29,14 @@ import VirtioQueue
         case .entropy: (VirtioEntropy(name: "e"), {})
         case .balloon: (VirtioBalloon(name: "b", memory: memory), {})
         case .vsock: try makeVsock()
+        case .fileSystem: try makeFileSystem()
         }
+    }
+
+    private func makeFileSystem() throws -> (any VirtioDevice, close: () -> Void) {
+        let directory = try TemporaryDirectory()
+        let server = try FUSEServer(name: "f", path: directory.path, isReadOnly: false)
+        return (VirtioFS(name: "f", tag: "t", server: server), { withExtendedLifetime(directory) { server.close() } })
     }
 
     private func makeVsock() throws -> (any VirtioDevice, close: () -> Void) {

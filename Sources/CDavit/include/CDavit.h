@@ -10,6 +10,7 @@
 #include "davit_kvm.h"
 #include "davit_linux.h"
 #include "davit_ring.h"
+#include "davit_share.h"
 #include "davit_signal.h"
 #include "davit_socket.h"
 #include "davit_terminal.h"

@@ -1,10 +1,9 @@
 import Glibc
-import HostLinux
 import Synchronization
 
 /// Threads that do work which may wait, in the order in which it comes; they are started when there is something to do.
-final class WorkerPool: Sendable {
-    typealias Job = @Sendable () -> Void
+public final class WorkerPool: Sendable {
+    public typealias Job = @Sendable () -> Void
 
     private struct State {
         var jobs: [Job] = []
@@ -26,20 +25,21 @@ final class WorkerPool: Sendable {
     private let wakeup: EventFD
 
     /// At most `limit` threads, named `name`.
-    init(name: String, limit: Int) throws(SystemError) {
+    public init(name: String, limit: Int) throws(SystemError) {
         self.name = name
         self.limit = limit
         wakeup = try EventFD()
     }
 
-    static var now: UInt64 {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    public static var now: UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
     /// Has `job` done, not before `due` (nanoseconds of CLOCK_MONOTONIC) if it is given.
-    func perform(notBefore due: UInt64? = nil, _ job: @escaping Job) {
+    public func perform(notBefore due: UInt64? = nil, _ job: @escaping Job) {
         let (mustStart, mustWake) = state.withLock { state in
             if let due {
                 let place = state.delayed.lastIndex { $0.due > due }.map { $0 + 1 } ?? 0
@@ -108,13 +108,13 @@ final class WorkerPool: Sendable {
     }
 
     /// Lets delayed jobs begin at once.
-    func hurry() {
+    public func hurry() {
         state.withLock { $0.isHurried = true }
         wakeup.signal()
     }
 
     /// Waits until all is done, and ends the threads. Not to be called by a job.
-    func stop() {
+    public func stop() {
         state.withLock { $0.isStopping = true }
         wakeup.signal()
         while true {

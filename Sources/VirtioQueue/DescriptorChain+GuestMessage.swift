@@ -1,0 +1,3 @@
+import MachineModel
+
+extension DescriptorChain: GuestMessage {}
