@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
+.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -66,6 +66,14 @@ bench-debian: build
 # Debian's image and what people do with it, in a store of its own in .build/people. ENGINE=kvm for the other engine.
 check-people: packages build
 	scripts/check-people --engine $(or $(ENGINE),soft)
+
+# docs/tutorial.md, word by word.
+check-tutorial: packages build
+	scripts/check-tutorial
+
+# A manual page and a reference of all verbs, in .build/docs.
+docs: build
+	scripts/make-docs $(DAVIT) .build/docs
 
 torture: packages
 	$(RELEASE) --product davit-torture
