@@ -123,12 +123,16 @@ printf '%s\n' "deb $signed$main $suite main" "deb $signed$main $suite-updates ma
 cat >"$work/apt.conf" <<END
 Dir::Etc::Main "/dev/null"; Dir::Etc::Parts "/dev/null"; Dir::Etc::PreferencesParts "/dev/null";
 Dir::Etc::SourceList "$work/sources"; Dir::Etc::SourceParts "/dev/null";
-Dir::State "$work"; Dir::State::Lists "$work/lists"; Dir::State::Status "/dev/null";
+Dir::State "$work"; Dir::State::Lists "$work/lists"; Dir::State::Status "$work/status";
 Dir::Cache "$work"; Dir::Cache::Archives "$cache";
 APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Install-Recommends "false"; APT::Sandbox::User "root";
 Acquire::Languages "none"; $apt
 END
+: >"$work/status"
 (
+    # Stores are several, the cache is one.
+    exec 9>"$cache.lock"
+    flock 9
     export APT_CONFIG="$work/apt.conf"
     [ -t 1 ] && quiet=-q || quiet=-qq
     apt-get $quiet update
