@@ -69,6 +69,9 @@ Description=Davit's guest agent
 ExecStartPre=-/bin/sh -c 'ls /sys/class/net | grep -qvx lo && exec /lib/systemd/systemd-networkd-wait-online --any --ipv4 --timeout=10'
 ExecStart=/usr/lib/davit/agent
 KillMode=process
+# One program that takes too much is no reason to end the others.
+OOMPolicy=continue
+TasksMax=infinity
 END
 # No initramfs is made: Davit makes one of the disk's own modules, which is up in a fraction of the time. So a new kernel's hook for it
 # stands aside; `update-initramfs -c -k all` in the guest makes one nevertheless.

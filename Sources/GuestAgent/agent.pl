@@ -86,6 +86,8 @@ sub a_pipe { pipe(my $reader, my $writer) or fail(126, "no pipe: $!"); return ($
 sub become {
     my ($report, $request, $streams, @command) = @_;
     my $give_up = sub { syswrite($report, pack('N a*', @_)); POSIX::_exit(127) };
+    # Which systemd has its services ignore, and programs in a pipeline count on.
+    $SIG{PIPE} = 'DEFAULT';
     POSIX::setsid();
     my ($name, undef, $uid, $gid, undef, undef, undef, $home, $shell) =
         getpwnam($request->{user}) or $give_up->(126, "there is no user '$request->{user}'");

@@ -170,7 +170,7 @@ import VirtioTransport
     /// As many routes as the kernel has; those that are given back can be had again.
     @Test func routesAreBounded() throws {
         let host = try KVMHost()
-        let machine = try KVMVirtualMachine(host, memory: try GuestMemory(size: 4 << 20))
+        let machine = try KVMVirtualMachine(host, memory: try GuestMemory(size: 4 << 20), logsWrites: false)
         _ = try machine.makeInterruptControllers(.split, host: host)
         let routes = try KVMRoutes(machine, limit: PlatformLayout.ioapicPinCount + 2, pins: [])
         var made = [KVMMessageRoute(routes), KVMMessageRoute(routes)]

@@ -64,6 +64,13 @@ import Testing
         #expect(run.end == .exited(128 + SIGTERM))
     }
 
+    @Test func aPipelineEndsWithItsReader() throws {
+        let run = try agent.run(["sh", "-c", "yes | head -n 1; kill -PIPE $$; echo alive"])
+        #expect(run.end == .exited(128 + SIGPIPE))
+        #expect(run.output == "y\n")
+        #expect(run.errors == "")
+    }
+
     @Test func whatItLeavesRunningIsNotWaitedFor() throws {
         let run = try agent.run(["sh", "-c", "sleep 50 & echo $!"])
         #expect(run.end == .exited(0))

@@ -37,7 +37,8 @@ final class RunningAgent {
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, listener, 3)
-        // As systemd starts it: no signal is held back.
+        // As systemd starts it: no signal is held back, and SIGPIPE is ignored.
+        signal(SIGPIPE, SIG_IGN)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
