@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress clean
+.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress check-share clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -89,6 +89,10 @@ check-xen: packages build
 # Programs of real weight, natively and in guests with 1 and 2 vCPUs; JOBS="gcc perl" for some of them. Needs root, for chroot.
 guest-programs: setup build
 	scripts/guest-programs $(JOBS)
+
+# CPUS=n, ROUNDS=n.
+check-share: setup build
+	scripts/check-share --cpus $(or $(CPUS),1) --rounds $(or $(ROUNDS),3)
 
 # MINUTES=n, CPUS=n.
 stress: setup build
