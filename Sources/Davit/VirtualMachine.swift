@@ -93,6 +93,12 @@ public final class VirtualMachine: Sendable {
 
     public func resume() { machine.setPaused(false) }
 
+    /// Has another engine go on with the guest, soon, as the catalog knows it: `soft`, or `kvm` with `irqchip=split`. The machine must have
+    /// begun with one of them, and with `ProcessorFeatures.baseline`. `done` is told what has prevented it; the guest then goes on as it was.
+    public func change(to engine: ComponentChoice, done: @escaping @Sendable (MachineError?) -> Void) {
+        machine.change(to: engine, done: done)
+    }
+
     /// From here on SIGINT, SIGTERM, SIGHUP and SIGQUIT stop this machine, and a second one ends the process at once.
     /// For programs that are one machine; to be called at most once in a process.
     public func stopOnSignals() throws(MachineError) { try machine.stopOnSignals() }

@@ -11,7 +11,7 @@ public struct DavitCommand: ParsableCommand {
         abstract: "Runs virtual machines, with or without hardware virtualization.",
         subcommands: [
             RunCommand.self, CreateCommand.self, StartCommand.self, StopCommand.self, KillCommand.self,
-            PauseCommand.self,
+            PauseCommand.self, EngineCommand.self,
             ResumeCommand.self, RestartCommand.self, RemoveCommand.self, ListCommand.self, InspectCommand.self,
             LogsCommand.self, ConsoleVerb.self, ExecCommand.self, ShellCommand.self, CopyCommand.self,
             StatsCommand.self, RenameCommand.self, CloneCommand.self,

@@ -167,6 +167,37 @@ extension StoredMachines {
     }
 }
 
+struct EngineCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "engine",
+        abstract: "Has another engine go on with a machine that runs.",
+        discussion:
+            "The machine must have been started with --cpu baseline, and with --engine soft or kvm,irqchip=split. Its guest notices nothing."
+    )
+
+    @Argument(help: "The machine.", completion: .machines)
+    var name: String
+    @Argument(help: "soft or kvm.", completion: .list(["soft", "kvm"]))
+    var engine: String
+
+    func run() throws {
+        let requests: [String: ControlRequest] = ["soft": .useSoft, "kvm": .useKVM]
+        guard let request = requests[engine] else {
+            throw ValidationError("'\(engine)' is not an engine to change to: give soft or kvm")
+        }
+        let machine = try StoredMachines.find(name)
+        let control = try StoredMachines.control(machine, for: "change the engine of")
+        var answer = control.ask(request)
+        while answer == "changing" {
+            usleep(10_000)
+            answer = control.ask(.change)
+        }
+        guard let answer else { throw StoreError("machine '\(machine.name)' has just ended") }
+        guard answer == "changed" else { throw StoreError("machine '\(machine.name)' goes on as it was: \(answer)") }
+        print(machine.name)
+    }
+}
+
 struct RestartCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "restart", abstract: "Stops machines and starts them.")
 

@@ -108,8 +108,16 @@ struct MachineProcess: ParsableCommand, CommandWithStatus {
 private final class Switches: Sendable {
     private let machine: VirtualMachine
     private let isPaused = Atomic<Bool>(false)
+    /// Guards how the last change of engines ended.
+    private let lastChange = Mutex("changed")
 
     init(_ machine: VirtualMachine) { self.machine = machine }
+
+    private func change(to engine: ComponentChoice) -> String {
+        lastChange.withLock { $0 = "changing" }
+        machine.change(to: engine) { [self] failure in lastChange.withLock { $0 = failure?.description ?? "changed" } }
+        return "changing"
+    }
 
     func obey(_ request: ControlRequest) -> String {
         switch request {
@@ -117,6 +125,9 @@ private final class Switches: Sendable {
         case .powerButton: machine.pressPowerButton()
         case .kill: machine.requestStop()
         case .sendBreak: machine.sendBreak()
+        case .useSoft: return change(to: ComponentChoice("soft"))
+        case .useKVM: return change(to: ComponentChoice("kvm", settings: ["irqchip": "split"]))
+        case .change: return lastChange.withLock { $0 }
         case .pause:
             isPaused.store(true, ordering: .relaxed)
             machine.pause()

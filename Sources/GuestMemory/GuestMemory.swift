@@ -65,6 +65,7 @@ public final class GuestMemory: Sendable {
     /// A struct of its own: a closure that is itself what a Mutex guards gets one more wrapper around it at each look.
     private struct WriteObserver: Sendable {
         var call: (@Sendable (Range<UInt64>) -> Void)?
+        var number: UInt64 = 0
     }
 
     private let isObserved = Atomic<Bool>(false)
@@ -152,10 +153,24 @@ public final class GuestMemory: Sendable {
         return nil
     }
 
-    /// Installs the engine's observer of writes, or removes it. `range` is in guest physical addresses; the bytes are already written.
-    public func observeWrites(_ observer: (@Sendable (_ range: Range<UInt64>) -> Void)?) {
-        writeObserver.withLock { $0.call = observer }
-        isObserved.store(observer != nil, ordering: .releasing)
+    /// Installs the engine's observer of writes in place of the one before, and returns its number. `range` is in guest physical addresses;
+    /// the bytes are already written.
+    public func observeWrites(_ observer: @escaping @Sendable (_ range: Range<UInt64>) -> Void) -> UInt64 {
+        writeObserver.withLock { current in
+            current.call = observer
+            current.number &+= 1
+            isObserved.store(true, ordering: .releasing)
+            return current.number
+        }
+    }
+
+    /// Removes the observer, unless another has taken its place.
+    public func endObserving(_ number: UInt64) {
+        writeObserver.withLock { current in
+            guard current.number == number else { return }
+            current.call = nil
+            isObserved.store(false, ordering: .releasing)
+        }
     }
 
     /// To be called after RAM was written through `pointer(at:count:)` by anyone but the engine.

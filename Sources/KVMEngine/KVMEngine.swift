@@ -36,9 +36,12 @@ public final class KVMEngine: Engine {
         if host.capability(KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0 { machine.reportEmulationFailures() }
         let shared = KVMShared(
             host: host, machine: machine, io: parts.io, tscFrequency: model.tscFrequency,
+            sharesCounter: parts.features == .baseline,
             dormancy: dormancy, substitution: substitution, localAPICs: localAPICs)
         let supported = try KVMCPUID.supported(host)
-        let start = davit_rdtsc()
+        // The guest's counter is the host's where engines change, else it begins at 0.
+        let start = parts.features == .baseline ? 0 : davit_rdtsc()
+        machine.setClock(parts.clock.now)
         var vcpus: [KVMVCPU] = []
         for index in 0..<parts.vcpuCount {
             let table = model.entries(vcpu: index, supported: supported)

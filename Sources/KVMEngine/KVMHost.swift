@@ -2,6 +2,7 @@
 
 import CDavit
 import Glibc
+import X86
 
 /// The host's KVM, opened.
 public final class KVMHost: Sendable {
@@ -68,6 +69,20 @@ public final class KVMHost: Sendable {
         default:
             KVMError("\(path) cannot be opened (\(String(cString: strerror(code))))", mend: "use --engine soft")
         }
+    }
+
+    /// What CPUID says at most under this host's KVM, by a vCPU made for the question: KVM without hardware shows another table than it says
+    /// it supports. Empty if there is no KVM that can be used.
+    public static var features: [CPUIDEntry] {
+        guard let host = try? KVMHost(), let table = try? KVMCPUID.supported(host) else { return [] }
+        let machine = davit_kvm(host.descriptor, DAVIT_KVM_CREATE_VM, 0)
+        guard machine >= 0 else { return [] }
+        defer { close(machine) }
+        let vcpu = davit_kvm(machine, DAVIT_KVM_CREATE_VCPU, 0)
+        guard vcpu >= 0 else { return [] }
+        defer { close(vcpu) }
+        guard KVMCPUID.set(table, on: vcpu) >= 0 else { return [] }
+        return (try? KVMCPUID.shown(vcpu)) ?? []
     }
 
     /// The value of a capability, 0 if KVM does not have it.

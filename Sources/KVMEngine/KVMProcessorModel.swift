@@ -1,20 +1,25 @@
 import CDavit
+import MachineModel
 import X86
 
 /// The processor that the guest sees under KVM.
 public struct KVMProcessorModel: Sendable {
     /// What the software engine shows on each vCPU: topology, caches and names are its own, features at most these for `baseline`.
     private let baseline: [[CPUIDEntry]]
+    private let features: ProcessorFeatures
     /// Every feature that KVM supports, not only those that the software engine has too.
     private let offersAll: Bool
     /// Cycles per second of the guest's time-stamp counter: the host's.
     let tscFrequency: UInt64
 
-    /// `baseline` by vCPU. Unless `offersAll`, a machine's state may move to the software engine and back.
-    public init(baseline: [[CPUIDEntry]], tscFrequency: UInt64, offersAll: Bool) {
+    /// `baseline` by vCPU. With `.baseline` a machine's state may move to the software engine and back.
+    public init(
+        baseline: [[CPUIDEntry]], tscFrequency: UInt64, features: ProcessorFeatures, isHardwareBacked: Bool
+    ) {
+        self.features = features
         self.baseline = baseline
         self.tscFrequency = tscFrequency
-        self.offersAll = offersAll
+        offersAll = isHardwareBacked && features == .host
     }
 
     /// What the guest's kernel has to be told where software runs it and KVM user mode: CPUID there is the host's own, AVX-512 with it, and
@@ -24,6 +29,8 @@ public struct KVMProcessorModel: Sendable {
         // Of KVM's own features the clock alone: it looks at what others leave in memory (PV EOI) as it is left, not as it is entered,
         // and would not see what software has done in between.
         if let i = table.firstIndex(where: { $0.leaf == 0x4000_0001 }) { table[i].eax &= 1 << 3 | 1 << 24 }
+        // What other engines do not have the kernel must not switch on; then programs that look at XCR0 leave it alone.
+        guard features == .host else { return table }
         guard let head = shown.first(where: { $0.leaf == 0xD && $0.subleaf == 0 }),
             head.eax & UInt32(XCR0.AVX512) == UInt32(XCR0.AVX512),
             let i = table.firstIndex(where: { $0.leaf == 0xD && $0.subleaf == 0 })

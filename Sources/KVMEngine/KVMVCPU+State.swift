@@ -31,6 +31,8 @@ extension KVMVCPU {
             // 1 KiB of registers; the rest of the page has none.
             state.localAPIC = Array(page) + Array(repeating: 0, count: 4096 - page.count)
         }
+        if state.isX2APIC { state.setAPICID(UInt32(truncatingIfNeeded: index)) }
+        if events.interrupt.injected != 0 && events.interrupt.soft == 0 { state.giveBack(events.interrupt.nr) }
         state.xsave = readXSAVE()
         state.modelSpecificRegisters = Self.readMSRs(Array(resetMSRs.keys), of: descriptor).filter {
             resetMSRs[$0.key] != $0.value
@@ -88,6 +90,8 @@ extension KVMVCPU {
         // The APIC's page is judged by the mode that its base register sets, which came with the control registers.
         var apic = resetAPIC
         if !state.localAPIC.isEmpty {
+            var state = state
+            if state.isX2APIC { state.setAPICID(UInt32(truncatingIfNeeded: index) << 24) }
             withUnsafeMutableBytes(of: &apic) { $0.copyBytes(from: state.localAPIC.prefix($0.count)) }
         }
         try set(DAVIT_KVM_SET_LAPIC, "localAPIC", &apic)
@@ -95,7 +99,7 @@ extension KVMVCPU {
         var msrs = resetMSRs.merging(state.modelSpecificRegisters) { $1 }
         // A counter within a second of what the guest reads anyway is the same: so all vCPUs keep one offset, and their counters agree.
         let difference = Int64(bitPattern: state.timeStampCounter &- timeStampCounter).magnitude
-        if difference > shared.tscFrequency { msrs[Self.tscMSR] = state.timeStampCounter }
+        if difference > shared.tscFrequency && !shared.sharesCounter { msrs[Self.tscMSR] = state.timeStampCounter }
         try writeMSRs(msrs)
         var events = state.events
         try set(DAVIT_KVM_SET_VCPU_EVENTS, "interruptShadow, nmiBlocked, nmiPending", &events)

@@ -302,6 +302,8 @@ struct KVMShared: Sendable {
     let io: any GuestIO
     /// Cycles per second of the guests' time-stamp counters.
     let tscFrequency: UInt64
+    /// The guests' counters are the host's, as they have to be where engines change.
+    let sharesCounter: Bool
     let dormancy: DormancyWatch
     let substitution: Substitution
     /// Nil if the kernel has all interrupt controllers.

@@ -72,6 +72,23 @@ extension VCPUState {
         nmiPending = events.nmi.pending != 0
     }
 
+    var isX2APIC: Bool { apicBase & 3 << 10 == 3 << 10 }
+
+    /// KVM has the local APIC's ID at the register's top in x2APIC mode too, where it is the whole register (api.rst, 4.57; SDM vol. 3, 11.12.5.1).
+    mutating func setAPICID(_ register: UInt32) {
+        for i in 0..<4 { localAPIC[0x20 + i] = UInt8(truncatingIfNeeded: register >> (UInt32(i) * 8)) }
+    }
+
+    /// An interrupt that KVM has taken from the local APIC and not delivered yet waits there again (SDM vol. 3, 11.8.4: ISR at 0x100, IRR at
+    /// 0x200, 32 vectors in 16 bytes). One of the 8259's is not there, and its device asks again.
+    mutating func giveBack(_ vector: UInt8) {
+        let place = Int(vector) / 32 * 16 + Int(vector) % 32 / 8
+        let bit: UInt8 = 1 << (vector % 8)
+        guard localAPIC.count == 4096, localAPIC[0x100 + place] & bit != 0 else { return }
+        localAPIC[0x100 + place] &= ~bit
+        localAPIC[0x200 + place] |= bit
+    }
+
     /// With no event half delivered.
     var events: kvm_vcpu_events {
         var events = kvm_vcpu_events()

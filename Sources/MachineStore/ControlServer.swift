@@ -15,6 +15,10 @@ public enum ControlRequest: String, Sendable, CaseIterable {
     case resume
     /// A break on the first serial port.
     case sendBreak
+    /// The software engine is to go on with the guest, or KVM: answered by `changing`.
+    case useSoft, useKVM
+    /// How the last change ended: answered by `changing`, `changed`, or a sentence that says why not.
+    case change
     /// Answered at the run's end, by its record.
     case wait
 }

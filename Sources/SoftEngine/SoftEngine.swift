@@ -5,6 +5,7 @@ import GuestMemory
 import HostLinux
 import MachineModel
 import Synchronization
+import X86
 
 /// An engine that needs nothing of the host but its CPU.
 public final class SoftEngine: Engine {
@@ -18,17 +19,22 @@ public final class SoftEngine: Engine {
     private let softVCPUs: [SoftVCPU]
     private let memory: GuestMemory
     private let code: CodeMap
+    /// Of writes to memory.
+    private let observation: UInt64
 
-    /// `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. `codeMemory`: bytes
+    /// `limit`: what another engine offers, if the guest may go on with that. `translates`: guest code runs as translated host code where the mode allows it, else all is interpreted. `codeMemory`: bytes
     /// that each vCPU has for that code, at least 1 MiB. `perfMap`: where it is noted for Linux's perf. Throws if the host refuses the address space for the engine's tables.
     public init(
-        _ parts: EngineParts, translates: Bool = true, codeMemory: Int = SoftEngine.defaultCodeMemory,
+        _ parts: EngineParts, limit: [CPUIDEntry] = [], translates: Bool = true,
+        codeMemory: Int = SoftEngine.defaultCodeMemory,
         perfMap: PerfMap? = nil
     ) throws(SystemError) {
         guard let code = CodeMap(span: parts.memory.span) else { throw SystemError("mmap") }
         let frequency = TSCFrequency.host
-        let model = CPUModel(vcpuCount: parts.vcpuCount, tscFrequency: frequency)
-        let start = MachineStart(tsc: davit_rdtsc(), time: parts.clock.now)
+        let model = CPUModel(
+            vcpuCount: parts.vcpuCount, tscFrequency: frequency, features: parts.features, limit: limit)
+        let start = MachineStart(
+            tsc: davit_rdtsc(), time: parts.clock.now, sharesCounter: parts.features == .baseline)
         let gates = parts.vcpuCount > 1 ? VCPUGates() : nil
         let doorbells = (0..<parts.vcpuCount).map { _ in Doorbell() }
         let apics = LocalAPICs(
@@ -50,7 +56,7 @@ public final class SoftEngine: Engine {
                     index: index, interpreter: interpreter, translated: translated, apic: apics[index],
                     doorbell: doorbells[index]))
         }
-        parts.memory.observeWrites { range in code.didWrite(range: range) }
+        observation = parts.memory.observeWrites { range in code.didWrite(range: range) }
         self.apics = apics
         self.code = code
         memory = parts.memory
@@ -60,7 +66,7 @@ public final class SoftEngine: Engine {
     }
 
     deinit {
-        memory.observeWrites(nil)
+        memory.endObserving(observation)
         code.unmap()
     }
 
@@ -84,11 +90,13 @@ public final class SoftEngine: Engine {
     }
 }
 
-/// The moment at which the machine was made: guest TSC 0 by the host's TSC, and the machine's clock.
+/// The moment at which the engine was made, by the host's TSC and by the machine's clock.
 struct MachineStart: BitwiseCopyable, Sendable {
     var tsc: UInt64 = 0
     /// Nanoseconds.
     var time: UInt64 = 0
+    /// The guest's TSC is the host's, as it has to be where engines change; else it was 0 then.
+    var sharesCounter = false
 }
 
 /// Sets exit requests of a vCPU and ends its sleep, from any thread.

@@ -81,7 +81,9 @@ extension Interpreter {
         try require(cr0 >> 32 == 0, "cr0: reserved bits")
         try require(cr0 & CR0.PG == 0 || cr0 & CR0.PE != 0, "cr0: PG without PE")
         try require(cr0 & CR0.NW == 0 || cr0 & CR0.CD != 0, "cr0: NW without CD")
-        try require(state.cr4 & ~writableCR4 == 0, "cr4: bits that this CPU does not have")
+        try require(
+            state.cr4 & ~writableCR4 == 0,
+            "cr4: bits that this CPU does not have (0x\(String(state.cr4 & ~writableCR4, radix: 16)))")
         try require(state.efer & ~writableEFER == 0, "efer: bits that this CPU does not have")
         let isLong = state.efer & EFER.LMA != 0
         try require(
@@ -219,10 +221,10 @@ extension Interpreter {
     }
 
     /// A counter within a second of what the guest reads anyway is taken to be the same: so all vCPUs keep one offset, and their
-    /// counters agree.
+    /// counters agree. One that is the host's stays that.
     private func loadTimeStamp(_ counter: UInt64) {
         let difference = Int64(bitPattern: counter &- guestTSC).magnitude
-        if difference > cpuid.tscFrequency {
+        if difference > cpuid.tscFrequency && !start.sharesCounter {
             cpu.pointee.tsc_offset = counter &- davit_rdtsc()
         }
         apic?.setTSCOffset(cpu.pointee.tsc_offset)

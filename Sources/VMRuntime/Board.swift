@@ -6,7 +6,10 @@ import MachineModel
 
 /// The chips of a machine from one reset to the next: buses, engine, and every device with its place.
 struct Board: Sendable {
-    let engine: any Engine
+    private(set) var engine: any Engine
+    private let engineParts: EngineParts
+    /// Where the engine is plugged in; nil if it has all interrupt controllers and is there to stay.
+    private let socket: LocalAPICSocket?
     private let clock: MonotonicClock
     private let control: BoardControl
     private let serialPorts: [UART16550]
@@ -15,7 +18,7 @@ struct Board: Sendable {
     private let virtio: VirtioSlots
 
     /// Builds a PC for `machine`. Devices report to `control`.
-    init(_ machine: Machine, control: BoardControl) throws(MachineError) {
+    init(_ machine: Machine, engine choice: ComponentChoice, control: BoardControl) throws(MachineError) {
         let configuration = machine.configuration
         let log = machine.log
         let clock: MonotonicClock
@@ -26,17 +29,25 @@ struct Board: Sendable {
         }
         let bus = SystemBus()
         if configuration.trace.contains(.io) { bus.trace { log.write(.warning, $0.description) } }
-        engine = try Catalog.engines.make(
-            machine.engine,
-            EngineParts(
-                memory: machine.memory, io: bus, clock: clock, vcpuCount: configuration.cpuCount,
-                features: configuration.features, trace: configuration.trace,
-                log: { configuration.trace.isEmpty ? log.writeFromGuest($0) : log.write(.warning, $0) }))
+        engineParts = EngineParts(
+            memory: machine.memory, io: bus, clock: clock, vcpuCount: configuration.cpuCount,
+            features: configuration.features, trace: configuration.trace,
+            log: { configuration.trace.isEmpty ? log.writeFromGuest($0) : log.write(.warning, $0) })
+        engine = try Catalog.engines.make(choice, engineParts)
+        let interrupts: EngineInterrupts
+        if case .localAPICs(let apics) = engine.interrupts {
+            let socket = LocalAPICSocket(apics)
+            interrupts = .localAPICs(socket)
+            self.socket = socket
+        } else {
+            interrupts = engine.interrupts
+            socket = nil
+        }
         channels = machine.serialChannels.compactMap { $0.map(BoardChannel.init) }
 
         var serialPorts: [UART16550] = []
         do {
-            let lines = try InterruptLines(engine.interrupts, on: bus)
+            let lines = try InterruptLines(interrupts, on: bus)
             let hpet = HPET(
                 irq0: lines.isa(PlatformLayout.IRQ.pit), irq8: lines.isa(PlatformLayout.IRQ.rtc), line: lines.pin,
                 clock: clock)
@@ -69,7 +80,7 @@ struct Board: Sendable {
             try bus.ports.attach(power, name: "power management", at: PlatformLayout.Port.powerManagement)
             let bridge = try Self.makeHostBridge(on: bus, lines: lines, control: control)
             virtio = try VirtioSlots(
-                bus: bus, bridge: bridge, lines: lines, memory: machine.memory, interrupts: engine.interrupts,
+                bus: bus, bridge: bridge, lines: lines, memory: machine.memory, interrupts: interrupts,
                 // What the kernel takes shows in no trace.
                 doorbells: configuration.trace.contains(.io) ? nil : engine.doorbells, log: log)
             for network in machine.networks { try virtio.add(network, cpuCount: configuration.cpuCount) }
@@ -118,6 +129,30 @@ struct Board: Sendable {
         virtio.detach()
         for port in serialPorts { port.flush() }
         for channel in channels { channel.detach() }
-        if case .localAPICs(let apics) = engine.interrupts { apics.connect(nil) }
+        socket?.connect(nil)
+    }
+
+    /// Has another engine go on with the guest, whose vCPUs have stopped. Throws, and leaves all as it was, if it cannot.
+    mutating func change(to choice: ComponentChoice) throws(MachineError) {
+        guard let socket, engineParts.features == .baseline else {
+            throw MachineError(
+                .configuration,
+                "a machine changes its engine if it was started with --cpu baseline, and with --engine soft or kvm,irqchip=split"
+            )
+        }
+        let next = try Catalog.engines.make(choice, engineParts)
+        guard case .localAPICs(let apics) = next.interrupts else {
+            throw MachineError(
+                .configuration, "--engine \(choice) has interrupt controllers of its own; add irqchip=split")
+        }
+        for (old, new) in zip(engine.vcpus, next.vcpus) {
+            do throws(InvalidVCPUState) {
+                try new.restore(old.saveState())
+            } catch {
+                throw MachineError(.host, "--engine \(choice) does not take vCPU \(old.index) over: \(error)")
+            }
+        }
+        socket.plug(apics)
+        engine = next
     }
 }

@@ -14,7 +14,7 @@ extension Machine {
     }
 
     /// Builds the chips and the engine, while another thread writes the firmware's tables and loads the kernel: to start up quickly.
-    func makeBoard() throws(MachineError) -> Board {
+    func makeBoard(engine: ComponentChoice) throws(MachineError) -> Board {
         let loading = Loading()
         let loader: HostThread
         do throws(SystemError) {
@@ -28,7 +28,7 @@ extension Machine {
         }
         let board: Board
         do throws(MachineError) {
-            board = try Board(self, control: BoardControl { [inbox] in inbox.put(.machine($0)) })
+            board = try Board(self, engine: engine, control: BoardControl { [inbox] in inbox.put(.machine($0)) })
         } catch {
             loader.join()
             throw error

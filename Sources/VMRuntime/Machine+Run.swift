@@ -12,13 +12,14 @@ extension Machine {
         defer { close() }
         var notice = engineReason
         var isFirst = true
+        var engine = engine
         while true {
-            let board = try makeBoard()
+            var board = try makeBoard(engine: engine)
             // Only now, so that a mistake is the one line that the user gets.
             if let line = notice.take() { log.write(.warning, line) }
             if isFirst { onStart() }
             isFirst = false
-            let event = try run(board)
+            let event = try run(&board, &engine)
             if log.level >= .debug || configuration.printsStatistics { printStatistics(of: board) }
             switch event {
             case .outcome(let outcome): return outcome
@@ -35,7 +36,7 @@ extension Machine {
     }
 
     /// Runs one board's vCPUs until something decides how to go on, and waits for their threads' end.
-    private func run(_ board: Board) throws(MachineError) -> End {
+    private func run(_ board: inout Board, _ engine: inout ComponentChoice) throws(MachineError) -> End {
         var threads: [HostThread] = []
         defer {
             stop(board, &threads)
@@ -49,7 +50,7 @@ extension Machine {
             }
         }
         try start(board, &threads)
-        return try waitForEnd(of: board, &threads)
+        return try waitForEnd(of: &board, &engine, &threads)
     }
 
     private func start(_ board: Board, _ threads: inout [HostThread]) throws(MachineError) {
@@ -77,7 +78,9 @@ extension Machine {
         threads = []
     }
 
-    private func waitForEnd(of board: Board, _ threads: inout [HostThread]) throws(MachineError) -> End {
+    private func waitForEnd(
+        of board: inout Board, _ engine: inout ComponentChoice, _ threads: inout [HostThread]
+    ) throws(MachineError) -> End {
         var hasPanicked = false
         while true {
             guard let event = inbox.take(milliseconds: hasPanicked ? Self.panicPatience : nil) else {
@@ -103,6 +106,19 @@ extension Machine {
                 } else if threads.isEmpty {
                     try start(board, &threads)
                 }
+            case .change(let choice, let done):
+                let isRunning = !threads.isEmpty
+                stop(board, &threads)
+                var failure: MachineError?
+                do throws(MachineError) {
+                    try board.change(to: choice)
+                    engine = choice
+                    log.write(.info, "the machine goes on with --engine \(choice)")
+                } catch {
+                    failure = error
+                }
+                if isRunning { try start(board, &threads) }
+                done(failure)
             case .stop(let reason):
                 for channel in serialChannels { channel?.hurry() }
                 return .outcome(.stopped(reason))

@@ -22,6 +22,8 @@ public final class Machine: Sendable {
         case powerButton
         /// vCPUs stop, or go on.
         case pause(Bool)
+        /// Another engine is to go on.
+        case change(ComponentChoice, @Sendable (MachineError?) -> Void)
     }
 
     public let configuration: MachineConfiguration
@@ -142,6 +144,12 @@ public final class Machine: Sendable {
 
     /// A break on the first serial line. Any thread may call.
     public func sendBreak() { inbox.put(.sendBreak) }
+
+    /// Has another engine go on with the guest, soon. `done` is told, on the run loop's thread, what has prevented it; the guest then goes on as
+    /// it was. Any thread may call.
+    public func change(to engine: ComponentChoice, done: @escaping @Sendable (MachineError?) -> Void) {
+        inbox.put(.change(EngineChoice(engine).engine, done))
+    }
 
     /// Stops the vCPUs soon, or lets them go on. The guest's clocks go on all the while, as they do for a program that is stopped.
     /// Any thread may call.

@@ -32,8 +32,8 @@ enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
         case .soft: return try SoftEngine(parts)
         case .kvm, .kvmSplit:
             let model = KVMProcessorModel(
-                baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
-                tscFrequency: SoftEngine.tscFrequency, offersAll: false)
+                baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount, features: .host),
+                tscFrequency: SoftEngine.tscFrequency, features: .baseline, isHardwareBacked: false)
             return try KVMEngine(
                 parts, host: try KVMHost(), model: model, takesKernel: takesKernel,
                 irqchip: self == .kvmSplit ? .split : .kernel,

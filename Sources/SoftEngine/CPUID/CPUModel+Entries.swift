@@ -1,5 +1,6 @@
 import CDavit
 import HostLinux
+import MachineModel
 import X86
 
 extension CPUModel {
@@ -48,8 +49,8 @@ extension SoftEngine {
     public static func beginMeasuring() { _ = TSCFrequency.beginning }
 
     /// What CPUID says on each vCPU of a machine: for other engines to offer no more, so that their guests can move here.
-    public static func processorModel(vcpuCount: Int) -> [[CPUIDEntry]] {
-        let model = CPUModel(vcpuCount: vcpuCount, tscFrequency: TSCFrequency.host)
+    public static func processorModel(vcpuCount: Int, features: ProcessorFeatures) -> [[CPUIDEntry]] {
+        let model = CPUModel(vcpuCount: vcpuCount, tscFrequency: TSCFrequency.host, features: features)
         return (0..<vcpuCount).map { model.entries(apicID: UInt32(truncatingIfNeeded: $0)) }
     }
 }

@@ -3,6 +3,7 @@
 // appendix E). Left out: AVX-512 and all later vector extensions, XSAVES, MWAIT, VMX, SVM, performance counters, v8086 extensions.
 
 import CDavit
+import MachineModel
 import X86
 
 /// CPUID for every vCPU of a machine, and what follows from it for MSRs and control registers. Constant.
@@ -15,21 +16,29 @@ final class CPUModel: Sendable {
     let offeredXCR0: UInt64
     /// Cycles per second of the guest's time-stamp counter: the host's.
     let tscFrequency: UInt64
+    private let features: ProcessorFeatures
+    /// Without the limit; nil if there is none.
+    private let unlimited: CPUModel?
 
     private let standard: [CPUIDAnswer]
     private let extended: [CPUIDAnswer]
     private let cacheLeaves: [CPUIDAnswer]
 
-    /// `host` answers as the host's CPUID does.
+    /// `host` answers as the host's CPUID does. `limit`: no features but those that are in this table too, unless it is empty.
     init(
-        vcpuCount: Int, tscFrequency: UInt64,
+        vcpuCount: Int, tscFrequency: UInt64, features: ProcessorFeatures = .host,
+        limit: [CPUIDEntry] = [],
         host: @escaping (_ leaf: UInt32, _ subleaf: UInt32) -> CPUIDAnswer = { CPUIDAnswer.host($0, $1) }
     ) {
+        unlimited =
+            limit.isEmpty
+            ? nil : CPUModel(vcpuCount: vcpuCount, tscFrequency: tscFrequency, features: features, host: host)
         let vendor = host(0, 0)
         // "Auth"enticAMD, "Hygo"nGenuine.
         isAMD = vendor.ebx == 0x6874_7541 || vendor.ebx == 0x6F67_7948
         self.vcpuCount = vcpuCount
         self.tscFrequency = tscFrequency
+        self.features = features
         let highestExtended = host(0x8000_0000, 0).eax
         let bits = highestExtended >= 0x8000_0008 ? UInt64(host(0x8000_0008, 0).eax & 0xFF) : 36
         physicalAddressBits = min(max(bits, 36), 52)
@@ -39,9 +48,41 @@ final class CPUModel: Sendable {
         let builder = CPUModelBuilder(
             host: host, isAMD: isAMD, vcpuCount: vcpuCount, physicalAddressBits: physicalAddressBits,
             tscFrequency: tscFrequency)
-        standard = builder.standardLeaves()
-        extended = builder.extendedLeaves()
+        standard = Self.limited(builder.standardLeaves(), from: 0, by: limit)
+        extended = Self.limited(builder.extendedLeaves(), from: 0x8000_0000, by: limit)
         cacheLeaves = builder.cacheLeaves()
+    }
+
+    private static func limited(
+        _ leaves: [CPUIDAnswer], from first: UInt32, by limit: [CPUIDEntry]
+    ) -> [CPUIDAnswer] {
+        guard !limit.isEmpty else { return leaves }
+        var leaves = leaves
+        for i in leaves.indices {
+            let leaf = first + UInt32(i)
+            let other = limit.first { $0.leaf == leaf && $0.subleaf == 0 } ?? CPUIDEntry(leaf: leaf)
+            switch leaf {
+            case 1:
+                leaves[i].ecx &= other.ecx
+                // HTT says how EBX is to be read.
+                leaves[i].edx &= other.edx | 1 << 28
+            case 7:
+                leaves[i].ebx &= other.ebx
+                leaves[i].ecx &= other.ecx
+                leaves[i].edx &= other.edx
+            case 0x8000_0001:
+                // CmpLegacy is topology.
+                leaves[i].ecx &= other.ecx | 1 << 1
+                leaves[i].edx &= other.edx
+            case 0x8000_0007: leaves[i].edx &= other.edx
+            case 0x8000_0008: leaves[i].ebx &= other.ebx
+            case 0x8000_0021:
+                leaves[i].eax &= other.eax
+                leaves[i].ecx &= other.ecx
+            default: break
+            }
+        }
+        return leaves
     }
 
     /// Bits of APIC IDs that number the vCPUs.
@@ -54,10 +95,10 @@ final class CPUModel: Sendable {
     /// XGETBV with ECX 1 tells which components are in use.
     var hasXINUSE: Bool { standard[0xD].eax & 4 != 0 }
 
-    /// The instructions that this CPUID shows.
+    /// The instructions that this CPUID shows, or would without its limit: translated code is carried out by the host, whatever is shown.
     func instructionFeatures(cpu: UnsafePointer<davit_cpu>) -> InstructionFeatures {
         InstructionFeatures(cpuid: { leaf, subleaf in
-            let answer = self.answer(leaf: leaf, subleaf: subleaf, cpu: cpu, apicID: 0)
+            let answer = (self.unlimited ?? self).answer(leaf: leaf, subleaf: subleaf, cpu: cpu, apicID: 0)
             return (answer.eax, answer.ebx, answer.ecx, answer.edx)
         })
     }
@@ -75,7 +116,7 @@ final class CPUModel: Sendable {
     /// The answer on one vCPU, whose registers fill in what depends on them.
     func answer(leaf: UInt32, subleaf: UInt32, cpu: UnsafePointer<davit_cpu>, apicID: UInt32) -> CPUIDAnswer {
         switch leaf {
-        case 0x4000_0000...0x4000_FFFF: return KVMInterface.cpuid(leaf, tscFrequency: tscFrequency)
+        case 0x4000_0000...0x4000_FFFF: return KVMInterface.cpuid(leaf, tscFrequency: tscFrequency, features)
         case 0x8000_0000...0x8000_FFFF:
             let index = Int(leaf & 0xFFFF)
             guard index < extended.count else { return overflow(subleaf: subleaf, cpu: cpu, apicID: apicID) }

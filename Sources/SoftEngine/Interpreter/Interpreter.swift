@@ -147,7 +147,7 @@ final class Interpreter {
         // All of it is there to be emptied at first.
         for number in 0..<Int(DAVIT_TLB_MODES.rawValue) + 2 { davit_cpu_tlb_groups(cpu)[number] = UInt64.max }
         cpu.pointee.jump_groups = (UInt64.max, UInt64.max)
-        cpu.pointee.tsc_offset = 0 &- start.tsc
+        cpu.pointee.tsc_offset = start.sharesCounter ? 0 : 0 &- start.tsc
         flushFirstLevel()
         updateMode()
     }

@@ -1,3 +1,5 @@
+import MachineModel
+
 /// What the guest finds of KVM's paravirtual interface (Linux, Documentation/virt/kvm/x86): the clock, ends of interrupts without an
 /// exit, and the kick that ends another vCPU's HLT.
 enum KVMInterface {
@@ -16,13 +18,15 @@ enum KVMInterface {
     }
 
     /// Leaves 0x40000000-0x4000FFFF; those that are not there answer with zeroes.
-    static func cpuid(_ leaf: UInt32, tscFrequency: UInt64) -> CPUIDAnswer {
+    static func cpuid(_ leaf: UInt32, tscFrequency: UInt64, _ features: ProcessorFeatures) -> CPUIDAnswer {
         switch leaf {
         // "KVMKVMKVM\0\0\0"
         case 0x4000_0000: CPUIDAnswer(eax: 0x4000_0010, ebx: 0x4B4D_564B, ecx: 0x564B_4D56, edx: 0x4D)
         case 0x4000_0001:
+            // The clock alone is what every engine has.
             CPUIDAnswer(
-                eax: Feature.clocksource2 | Feature.clocksourceStable | Feature.endOfInterrupt | Feature.unhalt)
+                eax: Feature.clocksource2 | Feature.clocksourceStable
+                    | (features == .host ? Feature.endOfInterrupt | Feature.unhalt : 0))
         // TSC and bus frequencies in kHz, as VMware and QEMU give them.
         case 0x4000_0010: CPUIDAnswer(eax: UInt32(clamping: tscFrequency / 1000), ebx: 1_000_000)
         default: CPUIDAnswer()

@@ -10,6 +10,8 @@ public final class SoftStandIn: StandIn {
     public let processors: [any StandInProcessor]
     private let memory: GuestMemory
     private let code: CodeMap
+    /// Of writes to memory.
+    private let observation: UInt64
 
     /// Bytes of code memory for each vCPU: kernel code alone is translated, as far as KVM does not run it.
     private static let codeMemory = 3 << 19
@@ -34,14 +36,14 @@ public final class SoftStandIn: StandIn {
             }
             processors.append(SoftStandInProcessor(interpreter: interpreter, translated: translated))
         }
-        parts.memory.observeWrites { range in code.didWrite(range: range) }
+        observation = parts.memory.observeWrites { range in code.didWrite(range: range) }
         self.processors = processors
         self.code = code
         memory = parts.memory
     }
 
     deinit {
-        memory.observeWrites(nil)
+        memory.endObserving(observation)
         code.observer.set(nil)
         code.unmap()
     }

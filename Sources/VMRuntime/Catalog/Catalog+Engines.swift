@@ -50,7 +50,8 @@ extension Catalog {
         }
         do throws(SystemError) {
             return try SoftEngine(
-                parts, translates: settings.text(translator.name) == "on",
+                parts, limit: parts.features == .baseline ? KVMHost.features : [],
+                translates: settings.text(translator.name) == "on",
                 codeMemory: Int(settings.number(codeMemory.name)) << 20, perfMap: map)
         } catch {
             throw MachineError(
@@ -65,8 +66,9 @@ extension Catalog {
         do throws(KVMError) {
             let host = try KVMHost()
             let model = KVMProcessorModel(
-                baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount),
-                tscFrequency: SoftEngine.tscFrequency, offersAll: KVMHost.isHardwareBacked && parts.features == .host)
+                baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount, features: parts.features),
+                tscFrequency: SoftEngine.tscFrequency, features: parts.features,
+                isHardwareBacked: KVMHost.isHardwareBacked)
             return try KVMEngine(
                 parts, host: host, model: model, takesKernel: !KVMHost.isHardwareBacked,
                 irqchip: KVMIRQChip(rawValue: settings.text(irqchip.name)) ?? .kernel,
