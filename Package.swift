@@ -54,6 +54,7 @@ let package = Package(
         room("MachineStore", on: ["CDavit", "HostLinux"]),
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("GuestAgent", on: ["HostLinux"], embedding: ["agent.pl"]),
+        room("GDBServer", on: ["CDavit", "HostLinux", "GuestMemory", "X86", "MachineModel"]),
         room("ACPITables", on: ["MachineModel", "GuestMemory"]),
         room("BootLoaders", on: ["CCompression", "HostLinux", "MachineModel", "GuestMemory", "X86"]),
         room(
@@ -68,7 +69,7 @@ let package = Package(
                 "HostLinux", "GuestMemory", "X86", "MachineModel", "DeviceBus", "Chipset", "PCI", "VirtioQueue",
                 "VirtioTransport", "VirtioDevices", "BlockFormats", "FileShares", "DiskContents", "NetBackends",
                 "ConsoleBackends",
-                "ACPITables", "BootLoaders", "SoftEngine", "KVMEngine",
+                "ACPITables", "BootLoaders", "GDBServer", "SoftEngine", "KVMEngine",
             ]),
 
         // Floor 4: the product.
@@ -115,7 +116,7 @@ let package = Package(
         tests(
             "EngineConformance",
             of: [
-                "SoftEngine", "KVMEngine", "HostLinux", "Chipset", "DeviceBus", "PCI", "VirtioTransport",
+                "SoftEngine", "KVMEngine", "GDBServer", "HostLinux", "Chipset", "DeviceBus", "PCI", "VirtioTransport",
                 "VirtioDevices",
             ]),
         tests("BootLoaders", of: ["BootLoaders"]),
@@ -132,6 +133,7 @@ let package = Package(
         tests("BlockFormats", of: ["BlockFormats"]),
         tests("MachineStore", of: ["MachineStore", "HostLinux"]),
         tests("DiskContents", of: ["DiskContents"]),
+        tests("GDBServer", of: ["GDBServer", "GuestMemory", "HostLinux", "MachineModel", "X86"]),
         tests("GuestAgent", of: ["GuestAgent", "HostLinux"]),
     ],
     swiftLanguageModes: [.v6]

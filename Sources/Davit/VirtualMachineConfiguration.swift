@@ -33,6 +33,8 @@ public struct VirtualMachineConfiguration: Sendable {
     public var resetAction = MachineConfiguration.ResetAction.restart
     /// What is traced to the log.
     public var trace: TraceOptions = []
+    /// Where GDB is waited for: `1234`, `ip:1234` or `unix:path`, with the setting `wait`; nil: nowhere.
+    public var debugger: ComponentChoice?
     /// The engine's figures go to the log when the guest ends.
     public var printsStatistics = false
 
@@ -57,6 +59,7 @@ public struct VirtualMachineConfiguration: Sendable {
         machine.devices = devices
         machine.resetAction = resetAction
         machine.trace = trace
+        machine.debugger = debugger
         machine.printsStatistics = printsStatistics
         return machine
     }

@@ -63,6 +63,7 @@ extension MachineFlags {
             }
         }
         configuration.trace = try traceOptions()
+        configuration.debugger = try single(gdb, "--gdb").map { try ComponentChoice(parsing: $0, flag: "--gdb") }
         configuration.resetAction = noReboot ? .end : .restart
         configuration.printsStatistics = stats
         return configuration

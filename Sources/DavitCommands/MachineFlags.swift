@@ -79,6 +79,13 @@ struct MachineFlags: ParsableArguments {
             "What is traced to the log: io, exceptions, interrupts, instructions.", valueName: "kind,..."))
     var trace: [String] = []
 
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "Where GDB is served, which the machine waits for before its first instruction unless wait=off.",
+            valueName: "[ip:]port|unix:path"))
+    var gdb: [String] = []
+
     @Flag(help: "Print the engine's figures at the end.")
     var stats = false
 
@@ -108,7 +115,7 @@ extension MachineFlags {
             ("--memory", memory),
             ("--cpus", cpus), ("--cpu", cpu), ("--engine", engine), ("--disk", disk), ("--network", network),
             ("--device", device),
-            ("--serial", serial), ("--log", log), ("--trace", trace), ("--publish", publish),
+            ("--serial", serial), ("--log", log), ("--trace", trace), ("--gdb", gdb), ("--publish", publish),
             ("--volume", volume),
         ]
         return options.flatMap { flag, values in values.flatMap { [flag, $0] } }

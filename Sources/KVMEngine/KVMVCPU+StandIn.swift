@@ -84,6 +84,10 @@ extension KVMVCPU {
         do throws(InvalidVCPUState) { try processor.load(before) } catch {
             return .failed(report: "no processor in software can stand in for KVM: \(error)\n" + saveState().report)
         }
+        if standInDebugIsStale {
+            standInDebugIsStale = false
+            processor.setDebug(debug)
+        }
         (target.pointee.request, target.pointee.request_bits) = processor.request
         defer { target.pointee.request = nil }
         counts.takeovers &+= 1
@@ -111,6 +115,7 @@ extension KVMVCPU {
                 return .failed(report: "neither KVM nor software can carry the instruction out\n" + after.report)
             }
             turn = substitution.takesKernel ? .step : .kvm
+        case .debug(let stop): return .debug(stop)
         case .interrupted: turn = substitution.takesKernel ? .look : .kvm
         case .done:
             if after.activity == .halted {
@@ -119,7 +124,7 @@ extension KVMVCPU {
                 _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_MP_STATE, &mp)
                 turn = substitution.takesKernel ? .look : .kvm
             } else {
-                turn = .kvm
+                turn = substitution.takesKernel && !debug.isEmpty ? .software : .kvm
             }
         }
         return nil

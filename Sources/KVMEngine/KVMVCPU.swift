@@ -42,6 +42,12 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
     /// As KVM was entered the last time.
     var nmiWasBlocked = false
     var userFlags: UInt64 = 0
+    // For `KVMVCPU+Debug.swift`.
+    var debug = DebugRequest()
+    var standInDebugIsStale = false
+    /// DR0 to DR3 and DR7 while a debugger has them, and what the first four are for.
+    var debugRegisters: [UInt64] = []
+    var debugUses: [DebugStop] = []
     /// Kicks the thread in `run`; -1 while there is none.
     private var timer: Int64 = -1
 
@@ -164,7 +170,10 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
                 return .stopped
             }
             if mustLook.exchange(false, ordering: .acquiring), let exit = lookForDormancy() { return exit }
-            if let exit = turn == .software ? runSoftware(.untilPlainUserMode) : enter() { return exit }
+            guard let exit = turn == .software ? runSoftware(.untilPlainUserMode) : enter() else { continue }
+            // The registers that software has changed KVM takes over as it is entered.
+            if case .debug = exit { finishAccess() }
+            return exit
         }
     }
 
@@ -194,7 +203,7 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
         switch Int32(bitPattern: area.pointee.exit_reason) {
         case KVM_EXIT_IO: accessPort()
         case KVM_EXIT_MMIO: accessMMIO()
-        case KVM_EXIT_DEBUG: turn = turnAfterStep
+        case KVM_EXIT_DEBUG: return takeDebugExit()
         case KVM_EXIT_IRQ_WINDOW_OPEN: injectExternalInterrupt()
         case KVM_EXIT_IOAPIC_EOI: shared.localAPICs?.endOfInterrupt(vector: davit_kvm_eoi_vector(area))
         case KVM_EXIT_INTR: break
@@ -203,7 +212,8 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
             return runSoftware(.untilPlainUserMode, cause: .shutdown)
         case KVM_EXIT_SHUTDOWN: return .tripleFault(report: saveState().report)
         case KVM_EXIT_INTERNAL_ERROR where area.pointee.internal.suberror == UInt32(KVM_INTERNAL_ERROR_EMULATION):
-            return completeInstruction()
+            if let exit = completeInstruction() { return exit }
+            return debug.singleStep && !substitution.takesKernel ? .debug(.singleStep) : nil
         case KVM_EXIT_INTERNAL_ERROR:
             return .failed(
                 report: "KVM cannot go on (KVM_EXIT_INTERNAL_ERROR, suberror \(area.pointee.internal.suberror))\n"

@@ -82,6 +82,9 @@ public protocol VCPU: AnyObject, Sendable {
     func saveState() -> VCPUState
     /// Only while it is not in `run`. Throws `InvalidVCPUState` and changes nothing if no CPU could be in this state.
     func restore(_ state: VCPUState) throws(InvalidVCPUState)
+    /// What a debugger wants from the next `run` on. Only while it is not in `run`. Throws, and changes nothing, if that is more than
+    /// the engine can watch for.
+    func setDebug(_ request: DebugRequest) throws(DebugRefusal)
 }
 
 /// Why `VCPU.run` returned.
@@ -92,6 +95,8 @@ public enum VCPUExit: Equatable, Sendable {
     case tripleFault(report: String)
     /// HLT with interrupts off on the only vCPU that could wake it, with nothing that would.
     case haltedForever(report: String)
+    /// What `setDebug` asked for has come.
+    case debug(DebugStop)
     /// The engine cannot go on: a defect or a missing host right, with what to print.
     case failed(report: String)
 }

@@ -22,6 +22,8 @@ public protocol StandInProcessor: AnyObject, Sendable {
     func save() -> VCPUState
     /// Runs from the state that was loaded, at first into the handler of `event`.
     func run(_ extent: StandInExtent, event: StandInEvent?) -> StandInEnd
+    /// What `run` is to stop for: see `VCPU.setDebug`. While there is anything, user mode is not left to the other engine.
+    func setDebug(_ request: DebugRequest)
     /// What the guest may rely on has changed in the translation of addresses since the last call: its TLB was flushed.
     func takeTranslationChange() -> Bool
 }
@@ -48,6 +50,7 @@ public enum StandInEnd: Equatable, Sendable {
     /// The next instruction is for the other engine, whose devices or registers it touches.
     case declined
     case interrupted
+    case debug(DebugStop)
     case tripleFault
 }
 

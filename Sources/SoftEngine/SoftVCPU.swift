@@ -26,10 +26,13 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
         }
         switch translated?.runGuest() ?? interpreter.run() {
         case .stopped: return .stopped
+        case .debug: return .debug(interpreter.debugger.stop)
         case .tripleFault: return .tripleFault(report: report())
         case .haltedForever: return .haltedForever(report: report())
         }
     }
+
+    func setDebug(_ request: DebugRequest) { interpreter.setDebug(request) }
 
     /// Registers, code bytes and last branches.
     private func report() -> String { saveState().report + "\n" + interpreter.report() }

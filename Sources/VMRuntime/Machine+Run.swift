@@ -1,6 +1,7 @@
 import GuestMemory
 import HostLinux
 import MachineModel
+import Synchronization
 
 extension Machine {
     /// How long a guest that has reported a panic may take to reset the machine by itself (Linux: `panic=`), in milliseconds.
@@ -9,7 +10,11 @@ extension Machine {
     /// Runs the guest on threads of its own until something ends it; resets begin anew. To be called once. `onStart` is called when
     /// the kernel has been loaded, and nothing but the guest itself can go wrong any more.
     public func run(onStart: () -> Void = {}) throws(MachineError) -> MachineOutcome {
-        defer { close() }
+        let debugger = debugListener.map { MachineDebugger($0.listener, memory: memory, waits: $0.waits) }
+        defer {
+            debugger?.close()
+            close()
+        }
         var notice = engineReason
         var isFirst = true
         var engine = engine
@@ -19,7 +24,8 @@ extension Machine {
             if let line = notice.take() { log.write(.warning, line) }
             if isFirst { onStart() }
             isFirst = false
-            let event = try run(&board, &engine)
+            if let line = debugger?.notice { log.write(.warning, line) }
+            let event = try run(&board, &engine, debugger)
             if log.level >= .debug || configuration.printsStatistics { printStatistics(of: board) }
             switch event {
             case .outcome(let outcome): return outcome
@@ -36,10 +42,13 @@ extension Machine {
     }
 
     /// Runs one board's vCPUs until something decides how to go on, and waits for their threads' end.
-    private func run(_ board: inout Board, _ engine: inout ComponentChoice) throws(MachineError) -> End {
-        var threads: [HostThread] = []
+    private func run(
+        _ board: inout Board, _ engine: inout ComponentChoice, _ debugger: MachineDebugger?
+    ) throws(MachineError) -> End {
+        var threads = VCPUThreads()
+        debugger?.use(board.engine.vcpus)
         defer {
-            stop(board, &threads)
+            _ = stop(board, &threads)
             board.detach()
             // What the old board still said means nothing to the next one.
             inbox.discard {
@@ -49,19 +58,30 @@ extension Machine {
                 }
             }
         }
-        try start(board, &threads)
-        return try waitForEnd(of: &board, &engine, &threads)
+        try start(board, &threads, debugger)
+        return try waitForEnd(of: &board, &engine, &threads, debugger)
     }
 
-    private func start(_ board: Board, _ threads: inout [HostThread]) throws(MachineError) {
-        for vcpu in board.engine.vcpus {
+    /// Starts the threads of all vCPUs, or those that the debugger lets run.
+    private func start(
+        _ board: Board, _ threads: inout VCPUThreads, _ debugger: MachineDebugger?
+    ) throws(MachineError) {
+        guard threads.threads.isEmpty else { return }
+        threads.isStopping = StopFlag()
+        for vcpu in board.engine.vcpus where debugger?.lets(vcpu.index) ?? true {
             do throws(SystemError) {
-                threads.append(
+                threads.threads.append(
                     try HostThread(
                         name: "davit-vcpu\(vcpu.index)", processor: affinity.isEmpty ? nil : affinity[vcpu.index]
-                    ) { [inbox] in
-                        let exit = vcpu.run()
-                        if exit != .stopped { inbox.put(.vcpu(exit)) }
+                    ) { [inbox, isStopping = threads.isStopping] in
+                        var exit = vcpu.run()
+                        // A stop that came when the vCPU had already stopped for the debugger is still to be taken.
+                        while exit == .stopped && !isStopping.isSet { exit = vcpu.run() }
+                        switch exit {
+                        case .stopped: break
+                        case .debug(let stop): inbox.put(.debugStop(vcpu: vcpu.index, stop))
+                        default: inbox.put(.vcpu(exit))
+                        }
                     })
             } catch {
                 throw MachineError(
@@ -71,17 +91,28 @@ extension Machine {
         ProgramPages.release()
     }
 
-    private func stop(_ board: Board, _ threads: inout [HostThread]) {
-        guard !threads.isEmpty else { return }
+    /// Waits for all vCPUs' threads; gives what the debugger is not to hear of yet: vCPUs that have stopped for it besides.
+    private func stop(_ board: Board, _ threads: inout VCPUThreads) -> [(vcpu: Int, reason: DebugStop)] {
+        guard !threads.threads.isEmpty else { return [] }
+        threads.isStopping.set()
         for vcpu in board.engine.vcpus { vcpu.requestStop() }
-        for thread in threads { thread.join() }
-        threads = []
+        for thread in threads.threads { thread.join() }
+        threads.threads = []
+        var late: [(vcpu: Int, reason: DebugStop)] = []
+        inbox.discard {
+            guard case .debugStop(let vcpu, let reason) = $0 else { return false }
+            late.append((vcpu, reason))
+            return true
+        }
+        return late
     }
 
     private func waitForEnd(
-        of board: inout Board, _ engine: inout ComponentChoice, _ threads: inout [HostThread]
+        of board: inout Board, _ engine: inout ComponentChoice, _ threads: inout VCPUThreads,
+        _ debugger: MachineDebugger?
     ) throws(MachineError) -> End {
         var hasPanicked = false
+        var isPaused = false
         while true {
             guard let event = inbox.take(milliseconds: hasPanicked ? Self.panicPatience : nil) else {
                 return .outcome(.guestPanicked)
@@ -97,18 +128,27 @@ extension Machine {
             case .machine(.debugExit(let code)): return .outcome(.debugExit(code: code))
             case .vcpu(.haltedForever(let report)): return .outcome(.haltedForever(report: report))
             case .vcpu(.failed(let report)): return .outcome(.engineFailed(report: report))
-            case .vcpu(.stopped): break
+            case .vcpu(.stopped), .vcpu(.debug): break
+            case .debugStop(let vcpu, let reason):
+                let late = stop(board, &threads)
+                debugger?.didStop(vcpu: vcpu, reason, late: late)
+            case .debugger(let event):
+                debugger?.take(event) { stop(board, &threads) }
+                if debugger?.isKilled ?? false { return .outcome(.stopped(.requested)) }
+                if !isPaused { try start(board, &threads, debugger) }
             case .sendBreak: board.sendBreak()
             case .powerButton: board.pressPowerButton()
-            case .pause(let isPaused):
-                if isPaused {
-                    stop(board, &threads)
-                } else if threads.isEmpty {
-                    try start(board, &threads)
+            case .pause(let pauses):
+                isPaused = pauses
+                if pauses {
+                    let late = stop(board, &threads)
+                    debugger?.keep(late)
+                } else {
+                    try start(board, &threads, debugger)
                 }
             case .change(let choice, let done):
-                let isRunning = !threads.isEmpty
-                stop(board, &threads)
+                let late = stop(board, &threads)
+                debugger?.keep(late)
                 var failure: MachineError?
                 do throws(MachineError) {
                     try board.change(to: choice)
@@ -117,7 +157,8 @@ extension Machine {
                 } catch {
                     failure = error
                 }
-                if isRunning { try start(board, &threads) }
+                debugger?.use(board.engine.vcpus)
+                if !isPaused { try start(board, &threads, debugger) }
                 done(failure)
             case .stop(let reason):
                 for channel in serialChannels { channel?.hurry() }
@@ -138,4 +179,17 @@ extension Machine {
         loop.stop()
         Terminal.restore()
     }
+}
+
+/// The threads of vCPUs that run, empty if they stand.
+private struct VCPUThreads {
+    var threads: [HostThread] = []
+    var isStopping = StopFlag()
+}
+
+/// vCPUs that were started together are to stop.
+private final class StopFlag: Sendable {
+    private let value = Atomic<Bool>(false)
+    var isSet: Bool { value.load(ordering: .acquiring) }
+    func set() { value.store(true, ordering: .releasing) }
 }

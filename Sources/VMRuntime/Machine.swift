@@ -1,6 +1,7 @@
 import ACPITables
 import BootLoaders
 import ConsoleBackends
+import GDBServer
 import GuestMemory
 import HostLinux
 import MachineModel
@@ -24,6 +25,9 @@ public final class Machine: Sendable {
         case pause(Bool)
         /// Another engine is to go on.
         case change(ComponentChoice, @Sendable (MachineError?) -> Void)
+        /// A vCPU has stopped for the debugger.
+        case debugStop(vcpu: Int, DebugStop)
+        case debugger(GDBListener.Event)
     }
 
     public let configuration: MachineConfiguration
@@ -43,6 +47,8 @@ public final class Machine: Sendable {
     let networks: [MachineNetwork]
     let shares: [MachineShare]
     let inbox: Inbox<Event>
+    /// Where a debugger is waited for, and whether nothing runs before.
+    let debugListener: (listener: GDBListener, waits: Bool)?
 
     /// Looks at everything that can be wrong, but for the kernel's contents. A terminal on standard input is raw from here to the end
     /// of `run`.
@@ -82,7 +88,11 @@ public final class Machine: Sendable {
             for network in networks { network.close() }
             throw error
         }
-        let inbox = inbox
+        let (loop, inbox) = (loop, inbox)
+        debugListener = try configuration.debugger.map { choice throws(MachineError) in
+            let choice = try DebuggerChoice(choice)
+            return (try choice.listen(loop: loop) { inbox.put(.debugger($0)) }, choice.waits)
+        }
         let context = SerialPortContext(
             loop: loop,
             onCommand: { command in

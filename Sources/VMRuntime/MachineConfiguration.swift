@@ -56,6 +56,8 @@ public struct MachineConfiguration: Equatable, Sendable {
     public var devices: [ComponentChoice] = []
     public var resetAction = ResetAction.restart
     public var trace: TraceOptions = []
+    /// Where GDB is waited for, with settings of `DebuggerChoice`; nil: nowhere.
+    public var debugger: ComponentChoice?
     /// The engine's figures go to the log when the guest ends.
     public var printsStatistics = false
 
@@ -104,6 +106,7 @@ public struct MachineConfiguration: Equatable, Sendable {
         }
         for network in networks { try Catalog.networks.validate(network) }
         for device in devices { try Catalog.devices.validate(device) }
+        if let debugger { _ = try DebuggerChoice(debugger) }
         for folder in sharedFolders { try folder.validate() }
         let tags = sharedFolders.map(\.tag)
         if let twice = tags.first(where: { tag in tags.count { $0 == tag } > 1 }) {

@@ -83,6 +83,18 @@ import Testing
                 "davit: --engine 'quantum' is not known; choose from: auto, kvm, soft"
             ),
             (
+                ["run", "--kernel", "a", "--gdb", "host:1234"], 78,
+                "davit: --gdb 'host:1234' is no address; write PORT, IP:PORT or unix:PATH, for instance 127.0.0.1:1234"
+            ),
+            (
+                ["run", "--kernel", "a", "--gdb", "1234,wait=never"], 78,
+                "davit: --gdb: wait=never is neither on nor off"
+            ),
+            (
+                ["run", "--kernel", "a", "--gdb", "1234,color=red"], 78,
+                "davit: --gdb has no setting 'color'; it has wait=on|off"
+            ),
+            (
                 ["run", "--kernel", "a", "--device", "debug-exit,port=door"], 78,
                 "davit: --device debug-exit: port='door' cannot be; give a number from 0 to 0xfffc"
             ),

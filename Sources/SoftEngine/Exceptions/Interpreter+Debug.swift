@@ -31,12 +31,14 @@ extension Interpreter {
     func updateBreakpoints() {
         let dr7 = davit_cpu_dr(cpu)[7]
         system.pointee.breakpoints = dr7 & DR7.enables
-        var watches = false
+        var watches = !debugger.request.watchpoints.isEmpty
         for i in 0..<4 where isEnabled(i) {
             if kind(i) != .execute { watches = true }
         }
         system.pointee.watchesData = watches
-        if system.pointee.breakpoints != 0 { davit_cpu_request(cpu, DAVIT_EXIT_SINGLE_STEP.rawValue) }
+        if system.pointee.breakpoints != 0 || system.pointee.isDebugged {
+            davit_cpu_request(cpu, DAVIT_EXIT_SINGLE_STEP.rawValue)
+        }
         updateMode()
         system.pointee.blockEnd = 0
     }
@@ -74,6 +76,7 @@ extension Interpreter {
             guard kind == .access || kind == .write && write else { continue }
             noteBreakpoint(i, start: linear, size: size)
         }
+        if system.pointee.isDebugged { debugger.note(linear: linear, size: size, isWrite: write) }
     }
 
     func notePortBreakpoints(port: UInt16, size: UInt8) {

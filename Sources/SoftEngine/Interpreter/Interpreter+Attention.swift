@@ -16,7 +16,7 @@ extension Interpreter {
             gate?.leave()
             enterGuest()
         }
-        if requests & DAVIT_EXIT_INTERRUPT.rawValue != 0, cpu.pointee.shadow == 0 {
+        if requests & DAVIT_EXIT_INTERRUPT.rawValue != 0, cpu.pointee.shadow == 0, !holdsInterrupts {
             // First the bit: what comes from now on sets it again.
             davit_cpu_served(cpu, DAVIT_EXIT_INTERRUPT.rawValue)
             guard takeEvents() else { return .tripleFault }
@@ -165,7 +165,9 @@ extension Interpreter {
         updateFastCalls()
         updateBreakpoints()
         flushTLB()
-        if cpu.pointee.rflags & (RFLAGS.TF | RFLAGS.RF) != 0 || tracesInstructions {
+        if cpu.pointee.rflags & (RFLAGS.TF | RFLAGS.RF) != 0 || tracesInstructions
+            || system.pointee.isDebugged
+        {
             davit_cpu_request(cpu, DAVIT_EXIT_SINGLE_STEP.rawValue)
         }
         davit_cpu_request(cpu, DAVIT_EXIT_INTERRUPT.rawValue)

@@ -8,6 +8,8 @@ extension Interpreter {
         case tripleFault
         /// HLT with interrupts off, and nobody left to wake it.
         case haltedForever
+        /// For the debugger: `DebuggerState.stop`.
+        case debug
     }
 
     /// Runs the guest until something ends it.
@@ -48,6 +50,7 @@ extension Interpreter {
         if let exit = attend() { return .leave(exit) }
         if cpu.pointee.halted != 0 || system.pointee.waitsForSIPI { return .again }
         if davit_cpu_requests(cpu) & DAVIT_EXIT_SINGLE_STEP.rawValue != 0 || cpu.pointee.shadow != 0 {
+            if system.pointee.isDebugged { return debuggedStep() }
             return step() ? .again : .leave(.tripleFault)
         }
         return .goOn
@@ -121,6 +124,7 @@ extension Interpreter {
         } catch {
             cpu.pointee.shadow = error == .declined ? shadow : 0
             system.pointee.debugTraps = 0
+            debugger.hit = nil
             finishCodeWrite()
             return raise(error)
         }
@@ -156,7 +160,7 @@ extension Interpreter {
     /// Goes back to running blocks when nothing asks for single steps any more.
     private func updateStepping() {
         if cpu.pointee.rflags & (RFLAGS.TF | RFLAGS.RF) == 0 && system.pointee.breakpoints == 0
-            && system.pointee.debugTraps == 0 && !tracesInstructions
+            && system.pointee.debugTraps == 0 && !tracesInstructions && !system.pointee.isDebugged
         {
             davit_cpu_served(cpu, DAVIT_EXIT_SINGLE_STEP.rawValue)
         }

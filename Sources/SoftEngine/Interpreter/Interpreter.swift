@@ -64,6 +64,7 @@ final class Interpreter {
     let clock: (any VMClock)?
     let start: MachineStart
 
+    let debugger = DebuggerState()
     let decoder: Decoder
     let cache: InstructionCache
     /// Null for a vCPU that has no others beside it.

@@ -31,9 +31,13 @@ struct SystemState: BitwiseCopyable {
 
     /// Enable bits of DR7; 0 if no breakpoint is armed.
     var breakpoints: UInt64 = 0
+    /// A debugger on the host wants something: see `DebuggerState`.
+    var isDebugged = false
+    /// It wants one instruction, before which interrupts wait.
+    var isSingleStepped = false
     /// CPL 3, CR0.AM and EFLAGS.AC: data accesses are checked for alignment.
     var checksAlignment = false
-    /// A data or port breakpoint is armed.
+    /// A data or port breakpoint is armed, or a debugger's watchpoint.
     var watchesData = false
     /// Causes (bits of DR6) of the debug trap due after the current instruction.
     var debugTraps: UInt64 = 0

@@ -5,9 +5,10 @@ import X86
 // What an interpreter that stands in for another engine's processor keeps off. Nothing of the instruction has been committed when it
 // is declined.
 extension Interpreter {
-    /// 64-bit code at CPL 3, with neither single steps nor breakpoints.
+    /// 64-bit code at CPL 3, with neither single steps nor breakpoints, of the guest or of a debugger.
     var isPlainUserMode: Bool {
         cpu.pointee.cpl == 3 && is64Bit && cpu.pointee.rflags & RFLAGS.TF == 0 && system.pointee.breakpoints == 0
+            && !system.pointee.isDebugged
     }
 
     /// Into the handler of what the other engine has for the guest. False after a triple fault.

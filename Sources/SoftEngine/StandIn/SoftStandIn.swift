@@ -98,11 +98,14 @@ final class SoftStandInProcessor: StandInProcessor, @unchecked Sendable {
         case .untilPlainUserMode:
             if interpreter.isPlainUserMode { return .done }
             let exit = (catchesFaults ? translated : nil)?.runGuest() ?? interpreter.run()
+            if exit == .debug { return .debug(interpreter.debugger.stop) }
             guard exit == .stopped else { return .tripleFault }
             if interpreter.system.pointee.hasDeclined { return .declined }
             return interpreter.isPlainUserMode || interpreter.cpu.pointee.halted != 0 ? .done : .interrupted
         }
     }
+
+    func setDebug(_ request: DebugRequest) { interpreter.setDebug(request) }
 
     func takeTranslationChange() -> Bool {
         defer { interpreter.system.pointee.translationsChanged = false }
