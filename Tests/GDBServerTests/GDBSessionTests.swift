@@ -214,7 +214,7 @@ private final class Client {
         #expect(client.ask("g") == "E10")
         var stops = 0
         let stop = client.session.receive([3]) { stops += 1 }
-        #expect(stops == 1 && String(decoding: stop, as: UTF8.self) == "$T02thread:1;#" + "b1")
+        #expect(stops == 1 && stop == GDBPacket.frame(Array("T02thread:1;".utf8)))
         #expect(client.ask("vCont;c:2") == nil)
         #expect(client.session.resumed == [1])
         let hit = client.session.didStop(vcpu: 1, .breakpoint)
