@@ -124,7 +124,7 @@ extension KVMVCPU {
                 _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_MP_STATE, &mp)
                 turn = substitution.takesKernel ? .look : .kvm
             } else {
-                turn = substitution.takesKernel && !debug.isEmpty ? .software : .kvm
+                turn = substitution.takesKernel && debug.concernsLowerHalf ? .software : .kvm
             }
         }
         return nil

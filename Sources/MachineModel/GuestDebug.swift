@@ -8,6 +8,11 @@ public struct DebugRequest: Equatable, Sendable {
 
     public init() {}
 
+    /// Something in it may come in user mode as systems with their kernel in the upper half have it.
+    public var concernsLowerHalf: Bool {
+        singleStep || breakpoints.contains { $0 >> 63 == 0 } || watchpoints.contains { $0.address >> 63 == 0 }
+    }
+
     public var isEmpty: Bool { breakpoints.isEmpty && watchpoints.isEmpty && !singleStep }
 }
 

@@ -22,7 +22,7 @@ public protocol StandInProcessor: AnyObject, Sendable {
     func save() -> VCPUState
     /// Runs from the state that was loaded, at first into the handler of `event`.
     func run(_ extent: StandInExtent, event: StandInEvent?) -> StandInEnd
-    /// What `run` is to stop for: see `VCPU.setDebug`. While there is anything, user mode is not left to the other engine.
+    /// What `run` is to stop for: see `VCPU.setDebug`. User mode is left to the other engine only if nothing of it concerns the lower half.
     func setDebug(_ request: DebugRequest)
     /// What the guest may rely on has changed in the translation of addresses since the last call: its TLB was flushed.
     func takeTranslationChange() -> Bool

@@ -21,6 +21,7 @@ extension Interpreter {
         debugger.request = request
         debugger.hit = nil
         system.pointee.isDebugged = !request.isEmpty
+        system.pointee.isUserModeDebugged = request.concernsLowerHalf
         system.pointee.isSingleStepped = request.singleStep
         updateBreakpoints()
     }

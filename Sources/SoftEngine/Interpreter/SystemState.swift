@@ -33,6 +33,8 @@ struct SystemState: BitwiseCopyable {
     var breakpoints: UInt64 = 0
     /// A debugger on the host wants something: see `DebuggerState`.
     var isDebugged = false
+    /// In user mode too.
+    var isUserModeDebugged = false
     /// It wants one instruction, before which interrupts wait.
     var isSingleStepped = false
     /// CPL 3, CR0.AM and EFLAGS.AC: data accesses are checked for alignment.

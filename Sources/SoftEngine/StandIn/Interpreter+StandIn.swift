@@ -8,7 +8,7 @@ extension Interpreter {
     /// 64-bit code at CPL 3, with neither single steps nor breakpoints, of the guest or of a debugger.
     var isPlainUserMode: Bool {
         cpu.pointee.cpl == 3 && is64Bit && cpu.pointee.rflags & RFLAGS.TF == 0 && system.pointee.breakpoints == 0
-            && !system.pointee.isDebugged
+            && !system.pointee.isUserModeDebugged
     }
 
     /// Into the handler of what the other engine has for the guest. False after a triple fault.
