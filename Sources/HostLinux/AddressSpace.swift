@@ -4,14 +4,36 @@ import Glibc
 public enum AddressSpace {
     /// More than small allocations, and the stacks of a few threads, take until the next look. The first cannot fail but by ending the
     /// process, so large pieces leave room.
-    private static let headroom = 64 << 20
+    private static let headroom: UInt64 = 64 << 20
 
     /// Throws if a mapping of `size` bytes would not leave as much as small allocations may come to need. To be asked before each large piece.
+    ///
+    /// It computes, and maps nothing to try: meanwhile another thread's small allocation would fail.
     public static func checkRoom(for size: Int) throws(SystemError) {
-        let (total, overflow) = size.addingReportingOverflow(headroom)
-        guard !overflow else { throw SystemError("mmap", code: ENOMEM) }
-        let place = mmap(nil, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        guard let place, place != MAP_FAILED else { throw SystemError("mmap") }
-        munmap(place, total)
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != rlim_t.max,
+            let used = sizeInUse
+        else { return }
+        let free = UInt64(limit.rlim_cur) < used ? 0 : UInt64(limit.rlim_cur) - used
+        guard let size = UInt64(exactly: size), free > headroom, size <= free - headroom else {
+            throw SystemError("mmap", code: ENOMEM)
+        }
+    }
+
+    /// In bytes: proc(5), the first number of /proc/PID/statm, in pages. Nil if it cannot be told.
+    private static var sizeInUse: UInt64? {
+        let file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 128) { buffer in
+            let count = read(file, buffer.baseAddress, buffer.count)
+            guard count > 0 else { return nil }
+            var pages: UInt64 = 0
+            for byte in buffer.prefix(count) {
+                guard byte >= 0x30, byte <= 0x39 else { break }
+                pages = pages &* 10 &+ UInt64(byte - 0x30)
+            }
+            return pages &* UInt64(sysconf(Int32(_SC_PAGESIZE)))
+        }
     }
 }
