@@ -89,13 +89,13 @@ struct CopyCommand: ParsableCommand, CommandWithStatus {
             defer { close(ends[0]) }
             statuses.append(try guest.run(receive, input: ends[0], output: STDERR_FILENO, signals: signals))
             kill(process, SIGPIPE)
-            statuses.append(HostProgram.waitForEnd(of: process))
+            statuses.append(ChildProcess.waitForEnd(of: process))
         } else {
             let process = try HostProgram.start(receive, input: ends[0], output: STDERR_FILENO)
             close(ends[0])
             statuses.append(try guest.run(send, input: nil, output: ends[1], signals: signals))
             close(ends[1])
-            statuses.append(HostProgram.waitForEnd(of: process))
+            statuses.append(ChildProcess.waitForEnd(of: process))
         }
         guard let failure = statuses.first(where: { $0 != 0 }) else { return 0 }
         DavitCommand.complain("'\(self.from)' was not copied to '\(self.to)'")

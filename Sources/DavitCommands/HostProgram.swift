@@ -1,4 +1,5 @@
 import Glibc
+import HostLinux
 import MachineStore
 
 /// Programs of the host's that do part of a verb's work.
@@ -14,7 +15,7 @@ enum HostProgram {
         var before = sigset_t()
         pthread_sigmask(SIG_BLOCK, &ends, &before)
         defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        let process = try start(words, input: nil, output: STDERR_FILENO, inherited: inherited, ownGroup: &before)
+        let process = try start(words, input: nil, output: STDERR_FILENO, inherited: inherited, ownGroup: before)
         var interruption: Int32?
         var status: Int32 = 0
         while waitpid(process, &status, WNOHANG) == 0 {
@@ -27,7 +28,7 @@ enum HostProgram {
             throw CommandFailure(
                 status: 128 + interruption, description: "\(words[0]) was broken off; nothing of it stays")
         }
-        return self.status(status)
+        return ChildProcess.exitStatus(status)
     }
 
     /// Starts one that reads `input` and writes to `output`, and goes with this process when the terminal's user ends it.
@@ -35,47 +36,20 @@ enum HostProgram {
         try start(words, input: input, output: output, inherited: nil, ownGroup: nil)
     }
 
-    static func waitForEnd(of process: pid_t) -> Int32 {
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-        return self.status(status)
-    }
-
-    private static func status(_ status: Int32) -> Int32 {
-        status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
-    }
-
     private static func start(
-        _ words: [String], input: Int32?, output: Int32, inherited: Int32?, ownGroup signals: UnsafePointer<sigset_t>?
+        _ words: [String], input: Int32?, output: Int32, inherited: Int32?, ownGroup signals: sigset_t?
     ) throws -> pid_t {
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
-        }
-        if let input {
-            posix_spawn_file_actions_adddup2(&actions, input, 0)
-        } else {
-            posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        }
-        posix_spawn_file_actions_adddup2(&actions, output, 1)
-        // To itself: which is how a descriptor is kept open there (POSIX.1-2024, posix_spawn_file_actions_adddup2).
-        if let inherited { posix_spawn_file_actions_adddup2(&actions, inherited, inherited) }
+        var child = ChildProcess(words)
+        child.descriptors = [
+            (0, input.map { .descriptor($0) } ?? .file("/dev/null", flags: O_RDONLY)), (1, .descriptor(output)),
+        ]
+        if let inherited { child.descriptors.append((inherited, .descriptor(inherited))) }
         if let signals {
-            posix_spawnattr_setsigmask(&attributes, signals)
-            posix_spawnattr_setpgroup(&attributes, 0)
-            posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP))
+            child.heldBack = signals
+            child.station = .ownGroup
         }
-        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        defer { arguments.forEach { free($0) } }
-        var process: pid_t = 0
-        let failure = posix_spawnp(&process, words[0], &actions, &attributes, &arguments, environ)
-        guard failure == 0 else {
-            throw StoreError("\(words[0]) does not start (\(String(cString: strerror(failure))))")
+        do throws(SystemError) { return try child.start() } catch {
+            throw StoreError("\(words[0]) does not start (\(String(cString: strerror(error.code))))")
         }
-        return process
     }
 }

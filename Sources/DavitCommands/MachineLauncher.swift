@@ -1,11 +1,10 @@
 import Glibc
+import HostLinux
 import MachineStore
 import VMRuntime
 
 /// Starts a kept machine's process, which outlives this one and its terminal.
 enum MachineLauncher {
-    /// `POSIX_SPAWN_SETSID`, which glibc declares for GNU programs only.
-    private static let newSession: Int16 = 0x80
     /// Where the process tells how it came up.
     static let reportDescriptor: Int32 = 3
 
@@ -36,38 +35,25 @@ enum MachineLauncher {
     }
 
     private static func spawn(_ machine: MachineDirectory, report: Int32, console: Int32?) throws {
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
-        }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
-        posix_spawn_file_actions_adddup2(&actions, 0, 1)
-        posix_spawn_file_actions_addopen(&actions, 2, machine.log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        var child = ChildProcess(
+            ["davit", MachineProcess.verb, machine.name] + (console == nil ? [] : ["--attached"]))
+        child.program = "/proc/self/exe"
+        child.descriptors = [
+            (0, .nothing), (1, .descriptor(0)),
+            (2, .file(machine.log, flags: O_WRONLY | O_CREAT | O_APPEND, mode: 0o600)),
+        ]
         // Above all that are set here, so that none is overwritten before it is copied.
         let high = [report, console].compactMap { $0.map { fcntl($0, F_DUPFD_CLOEXEC, 10) } }
         defer { for descriptor in high { close(descriptor) } }
-        posix_spawn_file_actions_adddup2(&actions, high[0], reportDescriptor)
-        if high.count > 1 { posix_spawn_file_actions_adddup2(&actions, high[1], consoleDescriptor) }
+        for (number, descriptor) in zip([reportDescriptor, consoleDescriptor], high) {
+            child.descriptors.append((number, .descriptor(descriptor)))
+        }
         // What a shell has this process ignore or hold back is not meant for the machine.
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        var all = sigset_t()
-        sigfillset(&all)
-        posix_spawnattr_setsigdefault(&attributes, &all)
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF) | newSession)
-        let arguments = ["davit", MachineProcess.verb, machine.name] + (console == nil ? [] : ["--attached"])
-        var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var process: pid_t = 0
-        let failure = posix_spawn(&process, "/proc/self/exe", &actions, &attributes, &words, environ)
-        guard failure == 0 else {
-            throw StoreError("machine '\(machine.name)' gets no process (\(String(cString: strerror(failure))))")
+        child.holdNothingBack()
+        child.resetsSignals = true
+        child.station = .ownSession
+        do throws(SystemError) { _ = try child.start() } catch {
+            throw StoreError("machine '\(machine.name)' gets no process (\(String(cString: strerror(error.code))))")
         }
     }
 }

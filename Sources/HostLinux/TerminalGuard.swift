@@ -14,29 +14,16 @@ final class TerminalGuard: Sendable {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { return nil }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
-            close(ends[0])
-        }
-        posix_spawn_file_actions_adddup2(&actions, descriptor, 3)
-        posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
-        posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_RDWR, 0)
-        posix_spawn_file_actions_adddup2(&actions, 1, 2)
-        // In a session of its own no key and no hang-up reaches it, and it may set the mode of a terminal that is not its own.
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Self.newSession)
-        let arguments = ["sh", "-c", Self.script, Self.describe(cooked), Self.describe(raw)]
-        var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var process: pid_t = 0
-        guard posix_spawn(&process, "/bin/sh", &actions, &attributes, &words, environ) == 0 else {
+        defer { close(ends[0]) }
+        var child = ChildProcess(["sh", "-c", Self.script, Self.describe(cooked), Self.describe(raw)])
+        child.program = "/bin/sh"
+        child.descriptors = [
+            (3, .descriptor(descriptor)), (0, .descriptor(ends[0])), (1, .nothing), (2, .descriptor(1)),
+        ]
+        child.holdNothingBack()
+        // There no key and no hang-up reaches it, and it may set the mode of a terminal that is not its own.
+        child.station = .ownSession
+        guard let process = try? child.start() else {
             close(ends[1])
             return nil
         }
@@ -44,15 +31,12 @@ final class TerminalGuard: Sendable {
         writeEnd = ends[1]
     }
 
-    /// `POSIX_SPAWN_SETSID`, which glibc declares for GNU programs only.
-    private static let newSession: Int16 = 0x80
-
     /// The terminal is in order: it is not needed any more.
     func dismiss() {
         var end: UInt8 = 0x0A
         _ = write(writeEnd, &end, 1)
         close(writeEnd)
-        while waitpid(process, nil, 0) < 0 && errno == EINTR {}
+        ChildProcess.waitForEnd(of: process)
     }
 
     /// A mode as `stty -g` prints it and stty takes it.

@@ -45,7 +45,7 @@ public final class UserNetwork: Sendable {
         } catch {
             Glibc.close(ends[0])
             kill(process, SIGTERM)
-            waitpid(process, nil, 0)
+            ChildProcess.waitForEnd(of: process)
             throw NetError(.refused, "\(error)")
         }
         self.ending = ending
@@ -69,7 +69,7 @@ public final class UserNetwork: Sendable {
         guard !hasEnded.exchange(true, ordering: .acquiringAndReleasing) else { return }
         port.close()
         kill(process, SIGTERM)
-        while waitpid(process, nil, 0) < 0 && errno == EINTR {}
+        ChildProcess.waitForEnd(of: process)
     }
 
     private static func start(_ ports: [PublishedPort], socket: Int32) throws(NetError) -> pid_t {
@@ -79,33 +79,17 @@ public final class UserNetwork: Sendable {
             for port in wanted { arguments += [flag, port.specification] }
             if wanted.isEmpty { arguments += [flag, "none"] }
         }
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
-        }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
-        posix_spawn_file_actions_adddup2(&actions, 0, 1)
-        posix_spawn_file_actions_adddup2(&actions, 0, 2)
-        posix_spawn_file_actions_adddup2(&actions, socket, socketInChild)
-        // Signals that this process handles by other means are the child's again, and a terminal's Ctrl-C is not for it.
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setpgroup(&attributes, 0)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP))
-        var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var process: pid_t = 0
-        let failure = posix_spawnp(&process, arguments[0], &actions, &attributes, &words, environ)
-        guard failure == 0 else {
-            throw failure == ENOENT
+        var child = ChildProcess(arguments)
+        child.descriptors = [
+            (0, .nothing), (1, .descriptor(0)), (2, .descriptor(0)), (socketInChild, .descriptor(socket)),
+        ]
+        child.holdNothingBack()
+        // A terminal's Ctrl-C is not for it.
+        child.station = .ownGroup
+        do throws(SystemError) { return try child.start() } catch {
+            throw error.code == ENOENT
                 ? NetError(.unavailable, "the program passt is not installed; install Debian's package passt")
-                : NetError(.refused, "passt does not start (\(String(cString: strerror(failure))))")
+                : NetError(.refused, "passt does not start (\(String(cString: strerror(error.code))))")
         }
-        return process
     }
 }

@@ -84,14 +84,11 @@ struct Kill: ParsableCommand {
     }
 
     private func killOnce(_ image: String, _ log: String, cache: String, after delay: UInt32, seed: UInt64) throws {
-        let process = try start([CommandLine.arguments[0], "write", image, log, "\(seed)", cache])
+        let process = try ChildProcess([CommandLine.arguments[0], "write", image, log, "\(seed)", cache]).start()
         usleep(delay * 1000)
         kill(process, SIGKILL)
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-        guard status & 0x7F == SIGKILL else {
-            throw ValidationError("the writer ended by itself: status \(status >> 8)")
-        }
+        let status = ChildProcess.waitForEnd(of: process)
+        guard status == 128 + SIGKILL else { throw ValidationError("the writer ended by itself: status \(status)") }
     }
 
     /// Throws if the image is corrupt; returns whether it has clusters that nobody uses.
@@ -99,7 +96,8 @@ struct Kill: ParsableCommand {
         var status: Int32 = 1
         // The killed process has its lock until the kernel has ended its last transfer.
         for _ in 0..<100 where status == 1 {
-            status = try wait(for: start(["qemu-img", "check", "-q", "-f", "qcow2", image]))
+            status = try ChildProcess.waitForEnd(
+                of: ChildProcess(["qemu-img", "check", "-q", "-f", "qcow2", image]).start())
             if status == 1 { usleep(50_000) }
         }
         guard status == 0 || status == 3 else {
@@ -132,22 +130,7 @@ struct Kill: ParsableCommand {
     }
 
     private func tool(_ words: [String]) throws {
-        let status = try wait(for: start(words))
+        let status = try ChildProcess.waitForEnd(of: ChildProcess(words).start())
         guard status == 0 else { throw ValidationError("\(words.joined(separator: " ")): status \(status)") }
-    }
-
-    private func start(_ words: [String]) throws -> pid_t {
-        var arguments = words.map { strdup($0) } + [nil]
-        defer { arguments.forEach { free($0) } }
-        var process = pid_t()
-        let failure = posix_spawnp(&process, words[0], nil, nil, &arguments, environ)
-        guard failure == 0 else { throw SystemError("posix_spawn", code: failure) }
-        return process
-    }
-
-    private func wait(for process: pid_t) -> Int32 {
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-        return status & 0x7F == 0 ? status >> 8 & 0xFF : -1
     }
 }
