@@ -86,29 +86,17 @@ public struct KVMProcessorModel: Sendable {
     /// Features are what both have, or all of KVM's; everything else is the machine's own.
     private func merge(_ own: CPUIDEntry, _ kvm: CPUIDEntry) -> CPUIDEntry {
         var entry = own
-        func pick(_ own: UInt32, _ kvm: UInt32) -> UInt32 { offersAll ? kvm : own & kvm }
-        switch own.leaf {
-        case 1:
-            entry.ecx = pick(own.ecx, kvm.ecx)
-            // HTT says how EBX is to be read.
-            entry.edx = pick(own.edx, kvm.edx) | own.edx & 1 << 28
-        case 7:
-            entry.ebx = pick(own.ebx, kvm.ebx)
-            entry.ecx = pick(own.ecx, kvm.ecx)
-            entry.edx = pick(own.edx, kvm.edx)
-            if offersAll { entry.eax = kvm.eax }
-        case 0x4000_0001: entry.eax = pick(own.eax, kvm.eax)
-        case 0x8000_0001:
-            // CmpLegacy is topology.
-            entry.ecx = pick(own.ecx, kvm.ecx) | own.ecx & 1 << 1
-            entry.edx = pick(own.edx, kvm.edx)
-        case 0x8000_0007: entry.edx = pick(own.edx, kvm.edx)
-        case 0x8000_0008: entry.ebx = pick(own.ebx, kvm.ebx)
-        case 0x8000_0021:
-            entry.eax = pick(own.eax, kvm.eax)
-            entry.ecx = pick(own.ecx, kvm.ecx)
-        default: break
+        let features = CPUIDFeatures(leaf: own.leaf)
+        func pick(_ own: UInt32, _ kvm: UInt32, _ features: UInt32) -> UInt32 {
+            guard features != 0 else { return own }
+            return offersAll ? kvm | own & ~features : own & (kvm | ~features)
         }
+        entry.eax = pick(own.eax, kvm.eax, features.eax)
+        entry.ebx = pick(own.ebx, kvm.ebx, features.ebx)
+        entry.ecx = pick(own.ecx, kvm.ecx, features.ecx)
+        entry.edx = pick(own.edx, kvm.edx, features.edx)
+        // The number of its subleaves goes with them.
+        if offersAll && own.leaf == 7 { entry.eax = kvm.eax }
         return entry
     }
 }

@@ -61,26 +61,11 @@ final class CPUModel: Sendable {
         for i in leaves.indices {
             let leaf = first + UInt32(i)
             let other = limit.first { $0.leaf == leaf && $0.subleaf == 0 } ?? CPUIDEntry(leaf: leaf)
-            switch leaf {
-            case 1:
-                leaves[i].ecx &= other.ecx
-                // HTT says how EBX is to be read.
-                leaves[i].edx &= other.edx | 1 << 28
-            case 7:
-                leaves[i].ebx &= other.ebx
-                leaves[i].ecx &= other.ecx
-                leaves[i].edx &= other.edx
-            case 0x8000_0001:
-                // CmpLegacy is topology.
-                leaves[i].ecx &= other.ecx | 1 << 1
-                leaves[i].edx &= other.edx
-            case 0x8000_0007: leaves[i].edx &= other.edx
-            case 0x8000_0008: leaves[i].ebx &= other.ebx
-            case 0x8000_0021:
-                leaves[i].eax &= other.eax
-                leaves[i].ecx &= other.ecx
-            default: break
-            }
+            let features = CPUIDFeatures(leaf: leaf)
+            leaves[i].eax &= other.eax | ~features.eax
+            leaves[i].ebx &= other.ebx | ~features.ebx
+            leaves[i].ecx &= other.ecx | ~features.ecx
+            leaves[i].edx &= other.edx | ~features.edx
         }
         return leaves
     }
