@@ -1,4 +1,5 @@
 import Glibc
+import HostLinux
 
 /// Where a debugger is waited for.
 public enum GDBAddress: Equatable, Sendable, CustomStringConvertible {
@@ -10,10 +11,7 @@ public enum GDBAddress: Equatable, Sendable, CustomStringConvertible {
     public init?(parsing text: String) {
         if text.hasPrefix("unix:") {
             let path = String(text.dropFirst(5))
-            // With the 0 at its end it is to fit.
-            guard !path.isEmpty, path.utf8.count < MemoryLayout.size(ofValue: sockaddr_un().sun_path) else {
-                return nil
-            }
+            guard !path.isEmpty, sockaddr_un(path: path) != nil else { return nil }
             self = .unix(path)
             return
         }
@@ -54,32 +52,21 @@ public enum GDBAddress: Equatable, Sendable, CustomStringConvertible {
 
     /// Calls `body` with the address as bind(2) and connect(2) take it.
     func withSocketAddress<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
-        // Safe: each structure begins with the family that says what it is.
-        func pass<Address>(_ address: Address) -> Result {
-            withUnsafePointer(to: address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    body($0, socklen_t(MemoryLayout<Address>.size))
-                }
-            }
-        }
         switch self {
         case .ip4(let host, let port):
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_port = port.bigEndian
             inet_pton(AF_INET, host, &address.sin_addr)
-            return pass(address)
+            return SocketAddress.with(address, body)
         case .ip6(let host, let port):
             var address = sockaddr_in6()
             address.sin6_family = sa_family_t(AF_INET6)
             address.sin6_port = port.bigEndian
             inet_pton(AF_INET6, host, &address.sin6_addr)
-            return pass(address)
-        case .unix(let path):
-            var address = sockaddr_un()
-            address.sun_family = sa_family_t(AF_UNIX)
-            withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-            return pass(address)
+            return SocketAddress.with(address, body)
+        // Fits, as `init` has seen.
+        case .unix(let path): return SocketAddress.with(sockaddr_un(path: path) ?? sockaddr_un(), body)
         }
     }
 }

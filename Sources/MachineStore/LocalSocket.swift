@@ -1,5 +1,6 @@
 import CDavit
 import Glibc
+import HostLinux
 
 /// Unix sockets in a machine's directory. However long the directory's path is, the socket's is short: by way of /proc.
 enum LocalSocket {
@@ -50,13 +51,8 @@ enum LocalSocket {
             close(place)
             errno = code
         }
-        var address = sockaddr_un()
-        address.sun_family = sa_family_t(AF_UNIX)
         // Fits: the names are those of this module.
-        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: "/proc/self/fd/\(place)/\(name)".utf8) }
-        // Safe: a sockaddr_un is what the calls expect behind a sockaddr of this family.
-        return withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-        }
+        guard let address = sockaddr_un(path: "/proc/self/fd/\(place)/\(name)") else { return false }
+        return SocketAddress.with(address, body)
     }
 }

@@ -414,23 +414,11 @@ public final class VirtioVsock: VirtioDevice {
 private func makeUnixSocket(
     _ path: String, _ use: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Bool
 ) throws(SystemError) -> Int32 {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    let bytes = Array(path.utf8)
-    guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else {
-        throw SystemError("socket", code: ENAMETOOLONG)
-    }
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
+    guard let address = sockaddr_un(path: path) else { throw SystemError("socket", code: ENAMETOOLONG) }
     let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
     let descriptor = socket(AF_UNIX, kind, 0)
     guard descriptor >= 0 else { throw SystemError("socket") }
-    // Safe: a sockaddr_un is a sockaddr of its family.
-    let isDone = withUnsafePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            use(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-        }
-    }
-    guard isDone else {
+    guard SocketAddress.with(address, { use(descriptor, $0, $1) }) else {
         let error = SystemError("bind")
         Glibc.close(descriptor)
         throw error
