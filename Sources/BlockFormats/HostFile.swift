@@ -33,24 +33,7 @@ final class HostFile: Sendable {
     /// An `fdatasync` has failed: the kernel has forgotten what it could not write, so nothing later may pass for durable.
     private let isBroken = Atomic<Bool>(false)
 
-    /// Which file this is, whatever its name.
-    struct Identity: Hashable, Sendable {
-        let device: UInt64
-        let inode: UInt64
-
-        init(_ status: stat) {
-            device = UInt64(status.st_dev)
-            inode = UInt64(status.st_ino)
-        }
-
-        /// Nil if there is no such file.
-        init?(path: String) {
-            var status = stat()
-            guard stat(path, &status) == 0 else { return nil }
-            self.init(status)
-        }
-    }
-    let identity: Identity
+    let identity: FileIdentity
 
     enum Creation: Sendable {
         case mustExist
@@ -117,7 +100,7 @@ final class HostFile: Sendable {
         isWritable = writable
         isDevice = kind == S_IFBLK
         knownEnd = Atomic(end)
-        identity = Identity(status)
+        identity = FileIdentity(status)
         keepsOpen = true
     }
 

@@ -1,3 +1,4 @@
+import HostLinux
 import MachineModel
 
 /// Opens an image and what is underneath it.
@@ -8,14 +9,14 @@ struct ImageOpener {
     private static let headSize = 512
 
     func open(_ path: String) throws(DiskError) -> any DiskImage {
-        var seen: Set<HostFile.Identity> = []
+        var seen: Set<FileIdentity> = []
         let file = try HostFile(path: path, writable: !options.isReadOnly, cache: options.cache)
         return try open(
             file, format: options.format, snapshot: options.snapshot, isWritable: !options.isReadOnly, &seen)
     }
 
     private func open(
-        _ file: HostFile, format: DiskFormat?, snapshot: String?, isWritable: Bool, _ seen: inout Set<HostFile.Identity>
+        _ file: HostFile, format: DiskFormat?, snapshot: String?, isWritable: Bool, _ seen: inout Set<FileIdentity>
     ) throws(DiskError) -> any DiskImage {
         guard seen.insert(file.identity).inserted else { throw file.malformed("is its own backing file") }
         guard seen.count <= Self.maximumDepth else { throw file.malformed("has too many images underneath") }
@@ -43,7 +44,7 @@ struct ImageOpener {
     }
 
     private func openQcow2(
-        _ file: HostFile, snapshot: String?, _ seen: inout Set<HostFile.Identity>
+        _ file: HostFile, snapshot: String?, _ seen: inout Set<FileIdentity>
     ) throws(DiskError) -> any DiskImage {
         let header = try Qcow2Header.parse(file)
         guard let name = header.backingFile else {
@@ -58,7 +59,7 @@ struct ImageOpener {
         let below: HostFile
         do throws(DiskError) { below = try HostFile(path: path, writable: false, cache: options.cache) } catch {
             // This process may be the one that has it: the image names itself, or one above it.
-            if error.reason == .inUse, let identity = HostFile.Identity(path: path), seen.contains(identity) {
+            if error.reason == .inUse, let identity = FileIdentity(path: path), seen.contains(identity) {
                 throw file.malformed("is its own backing file")
             }
             throw error

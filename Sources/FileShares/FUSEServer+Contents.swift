@@ -239,7 +239,7 @@ extension FUSEServer {
     private func append(_ bytes: inout [UInt8], _ next: DirectoryListing.Entry, in directory: Inode) {
         // Nothing is said of what is above the tree.
         let isTop = directory === inodes.root && next.isDots
-        let number = isTop ? directory.key.number : next.number
+        let number = isTop ? directory.key.inode : next.number
         withUnsafeBytes(of: number) { bytes.append(contentsOf: $0) }
         withUnsafeBytes(of: next.offset) { bytes.append(contentsOf: $0) }
         withUnsafeBytes(of: UInt32(next.name.count)) { bytes.append(contentsOf: $0) }

@@ -1,21 +1,11 @@
 import CDavit
 import Glibc
+import HostLinux
 import Synchronization
 
 /// A file of the shared tree that the guest knows. It is held by a descriptor that gives no access to its contents (O_PATH): so it stays
 /// itself, whoever renames or removes it, and its number is given to no other file.
 final class Inode: Sendable {
-    /// What tells files apart.
-    struct Key: Hashable, Sendable {
-        let device: UInt64
-        let number: UInt64
-
-        init(_ status: stat) {
-            device = UInt64(status.st_dev)
-            number = UInt64(status.st_ino)
-        }
-    }
-
     /// What the guest may have of the contents in memory.
     struct Version: Equatable, Sendable {
         let size: Int
@@ -31,7 +21,7 @@ final class Inode: Sendable {
 
     /// By which the guest calls it; never used again.
     let id: UInt64
-    let key: Key
+    let key: FileIdentity
     let descriptor: SharedDescriptor
     /// `S_IFREG` and so on, which never changes.
     let kind: mode_t
@@ -40,7 +30,7 @@ final class Inode: Sendable {
 
     init(id: UInt64, _ descriptor: SharedDescriptor, _ status: stat) {
         self.id = id
-        key = Key(status)
+        key = FileIdentity(status)
         self.descriptor = descriptor
         kind = status.st_mode & S_IFMT
     }
@@ -83,7 +73,7 @@ final class InodeTable: Sendable {
 
     private struct State {
         var entries: [UInt64: Entry] = [:]
-        var ids: [Inode.Key: UInt64] = [:]
+        var ids: [FileIdentity: UInt64] = [:]
         var nextID = UInt64(FUSE_ROOT_ID) + 1
     }
 
@@ -112,7 +102,7 @@ final class InodeTable: Sendable {
         let parent = try directory.directory()
         var status = stat()
         try FileError.check(fstatat(parent, name.bytes, &status, AT_SYMLINK_NOFOLLOW))
-        if let known = recall(Inode.Key(status)) { return (known, status) }
+        if let known = recall(FileIdentity(status)) { return (known, status) }
         let descriptor = try SharedDescriptor {
             openat(parent, name.bytes, Int32(bitPattern: DAVIT_O_PATH.rawValue) | O_NOFOLLOW | O_CLOEXEC)
         }
@@ -123,7 +113,7 @@ final class InodeTable: Sendable {
     func insert(_ descriptor: SharedDescriptor) throws(FileError) -> (inode: Inode, status: stat) {
         var status = stat()
         try FileError.check(fstat(descriptor.number, &status))
-        let key = Inode.Key(status)
+        let key = FileIdentity(status)
         // Another thread may have been faster; then this descriptor is closed.
         let inode = state.withLock { state -> Inode in
             if key == root.key { return root }
@@ -140,7 +130,7 @@ final class InodeTable: Sendable {
         return (inode, status)
     }
 
-    private func recall(_ key: Inode.Key) -> Inode? {
+    private func recall(_ key: FileIdentity) -> Inode? {
         if key == root.key { return root }
         return state.withLock { state in
             guard let id = state.ids[key], let inode = state.entries[id]?.inode else { return nil }
