@@ -26,13 +26,13 @@ extension Catalog {
                     .choice(
                         "format", "how the disk lies in the file", defaultValue: "auto",
                         of: ["auto"] + DiskFormat.allCases.map(\.rawValue)),
-                    .choice("readonly", "whether the guest may only read", defaultValue: "off", of: ["on", "off"]),
+                    .flag("readonly", "whether the guest may only read", defaultValue: false),
                     .choice(
                         "cache", "when the guest's data is safe", defaultValue: CacheMode.writeback.rawValue,
                         of: CacheMode.allCases.map(\.rawValue)),
-                    .choice(
+                    .flag(
                         "backing", "whether an image may name another file that is read underneath",
-                        defaultValue: "off", of: ["on", "off"]),
+                        defaultValue: false),
                     .text("snapshot", "which snapshot of a qcow2 image is read, if not its present state"),
                     .text("serial", "which serial number the guest sees"),
                     .transport,
@@ -42,9 +42,9 @@ extension Catalog {
             ) { (settings, context) throws(MachineError) in
                 var options = DiskOptions()
                 options.format = DiskFormat(rawValue: settings.text("format"))
-                options.isReadOnly = settings.text("readonly") == "on"
+                options.isReadOnly = settings.isOn("readonly")
                 options.cache = CacheMode(rawValue: settings.text("cache")) ?? .writeback
-                options.followsBackingFiles = settings.text("backing") == "on"
+                options.followsBackingFiles = settings.isOn("backing")
                 if !settings.text("snapshot").isEmpty { options.snapshot = settings.text("snapshot") }
                 options.limits.operations = settings.number("iops")
                 options.limits.bytes = settings.number("bps")

@@ -23,24 +23,22 @@ extension Catalog {
         "irqchip", "whose the 8259s, I/O APIC and PIT are: the host kernel's, or Davit's (kernel, split)",
         defaultValue: KVMIRQChip.kernel.rawValue, of: KVMIRQChip.allCases.map(\.rawValue))
 
-    private static let translator = CatalogOption.choice(
-        "translator", "whether guest code is translated to host code (on, off)", defaultValue: "on",
-        of: ["on", "off"])
+    private static let translator = CatalogOption.flag(
+        "translator", "whether guest code is translated to host code (on, off)", defaultValue: true)
 
     private static let codeMemory = CatalogOption.number(
         "code-memory", "how many MiB of translated code each vCPU keeps",
         defaultValue: "\(SoftEngine.defaultCodeMemory >> 20)", from: 2, upTo: 1024)
 
-    private static let perfMap = CatalogOption.choice(
-        "perf-map", "whether /tmp/perf-PID.map names translated code for Linux's perf (on, off)", defaultValue: "off",
-        of: ["on", "off"])
+    private static let perfMap = CatalogOption.flag(
+        "perf-map", "whether /tmp/perf-PID.map names translated code for Linux's perf (on, off)", defaultValue: false)
 
     @Sendable
     private static func makeSoft(
         settings: ComponentSettings, parts: EngineParts
     ) throws(MachineError) -> any Engine {
         var map: PerfMap?
-        if settings.text(perfMap.name) == "on" {
+        if settings.isOn(perfMap.name) {
             do throws(SystemError) {
                 map = try PerfMap()
             } catch {
@@ -51,7 +49,7 @@ extension Catalog {
         do throws(SystemError) {
             return try SoftEngine(
                 parts, limit: parts.features == .baseline ? KVMHost.features : [],
-                translates: settings.text(translator.name) == "on",
+                translates: settings.isOn(translator.name),
                 codeMemory: Int(settings.number(codeMemory.name)) << 20, perfMap: map)
         } catch {
             throw MachineError(

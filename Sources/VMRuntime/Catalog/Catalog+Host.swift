@@ -14,24 +14,23 @@ extension Catalog {
                 make: makeMemory)
         ])
 
-    private static let hugePages = CatalogOption.choice(
-        "hugepages", "whether it is taken from the host's pool of huge pages (on, off)", defaultValue: "off",
-        of: ["on", "off"])
+    private static let hugePages = CatalogOption.flag(
+        "hugepages", "whether it is taken from the host's pool of huge pages (on, off)", defaultValue: false)
 
-    private static let shared = CatalogOption.choice(
-        "shared", "whether another process could be handed it (on, off)", defaultValue: "on", of: ["on", "off"])
+    private static let shared = CatalogOption.flag(
+        "shared", "whether another process could be handed it (on, off)", defaultValue: true)
 
-    private static let mergeable = CatalogOption.choice(
+    private static let mergeable = CatalogOption.flag(
         "mergeable", "whether the host's KSM may merge like pages of it, with shared=off (on, off)",
-        defaultValue: "off", of: ["on", "off"])
+        defaultValue: false)
 
     @Sendable
     private static func makeMemory(
         settings: ComponentSettings, size: UInt64
     ) throws(MachineError) -> GuestMemory {
         let backing = GuestMemoryBacking(
-            usesHugePages: settings.text(hugePages.name) == "on", isShared: settings.text(shared.name) == "on",
-            isMergeable: settings.text(mergeable.name) == "on")
+            usesHugePages: settings.isOn(hugePages.name), isShared: settings.isOn(shared.name),
+            isMergeable: settings.isOn(mergeable.name))
         guard !backing.isMergeable || !backing.isShared else {
             throw MachineError(
                 .configuration, "--memory: mergeable=on goes with shared=off; KSM leaves shared memory alone")

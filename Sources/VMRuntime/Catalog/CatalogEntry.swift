@@ -91,6 +91,11 @@ public struct CatalogOption: Sendable {
         }
     }
 
+    /// `on` or `off`.
+    static func flag(_ name: String, _ summary: String, defaultValue: Bool) -> CatalogOption {
+        choice(name, summary, defaultValue: defaultValue ? "on" : "off", of: ["on", "off"])
+    }
+
     /// Any text, or none.
     static func text(_ name: String, _ summary: String) -> CatalogOption {
         CatalogOption(name: name, summary: summary, defaultValue: "") { _ in nil }
@@ -112,5 +117,6 @@ struct ComponentSettings: Sendable {
     fileprivate init(_ values: [String: String]) { self.values = values }
 
     func text(_ option: String) -> String { values[option] ?? "" }
+    func isOn(_ option: String) -> Bool { text(option) == "on" }
     func number(_ option: String) -> UInt64 { CatalogOption.parseNumber(text(option)) ?? 0 }
 }
