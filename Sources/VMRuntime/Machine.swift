@@ -74,19 +74,18 @@ public final class Machine: Sendable {
         } catch {
             throw MachineError(.host, "the host refuses a machine's parts: \(error)")
         }
-        disks = try Self.openDisks(configuration.disks)
-        do throws(MachineError) {
-            networks = try Self.openNetworks(configuration.networks, log: log)
-        } catch {
-            for disk in disks { disk.device.close() }
-            throw error
+        var opened: [() -> Void] = []
+        var isComplete = false
+        defer { if !isComplete { for close in opened { close() } } }
+        disks = try Self.openAll(configuration.disks, &opened, close: { $0.device.close() }) {
+            (choice, number) throws(MachineError) in try Catalog.disks.make(choice, DiskContext(number: number))
         }
-        do throws(MachineError) {
-            shares = try Self.openShares(configuration.sharedFolders)
-        } catch {
-            for disk in disks { disk.device.close() }
-            for network in networks { network.close() }
-            throw error
+        networks = try Self.openAll(configuration.networks, &opened, close: { $0.close() }) {
+            (choice, number) throws(MachineError) in
+            try Catalog.networks.make(choice, NetworkContext(number: number, log: log))
+        }
+        shares = try Self.openAll(configuration.sharedFolders, &opened, close: { $0.server.close() }) {
+            (folder, number) throws(MachineError) in try MachineShare(folder, number: number)
         }
         let (loop, inbox) = (loop, inbox)
         debugListener = try configuration.debugger.map { choice throws(MachineError) in
@@ -106,44 +105,22 @@ public final class Machine: Sendable {
         var channels: [StreamChannel?] = []
         for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
         serialChannels = channels
+        isComplete = true
     }
 
-    private static func openDisks(_ choices: [ComponentChoice]) throws(MachineError) -> [MachineDisk] {
-        var disks: [MachineDisk] = []
-        do throws(MachineError) {
-            for choice in choices { disks.append(try Catalog.disks.make(choice, DiskContext(number: disks.count))) }
-            return disks
-        } catch {
-            for disk in disks { disk.device.close() }
-            throw error
+    /// Makes a part for each choice, nil for one that needs none; `number` counts the parts. What is to be closed should a later one fail is added
+    /// to `opened`.
+    private static func openAll<Choice, Part>(
+        _ choices: [Choice], _ opened: inout [() -> Void], close: @escaping (Part) -> Void,
+        make: (_ choice: Choice, _ number: Int) throws(MachineError) -> Part?
+    ) throws(MachineError) -> [Part] {
+        var parts: [Part] = []
+        for choice in choices {
+            guard let part = try make(choice, parts.count) else { continue }
+            parts.append(part)
+            opened.append { close(part) }
         }
-    }
-
-    private static func openNetworks(
-        _ choices: [ComponentChoice], log: Log
-    ) throws(MachineError) -> [MachineNetwork] {
-        var networks: [MachineNetwork] = []
-        do throws(MachineError) {
-            for choice in choices {
-                let context = NetworkContext(number: networks.count, log: log)
-                if let network = try Catalog.networks.make(choice, context) { networks.append(network) }
-            }
-            return networks
-        } catch {
-            for network in networks { network.close() }
-            throw error
-        }
-    }
-
-    private static func openShares(_ folders: [SharedFolder]) throws(MachineError) -> [MachineShare] {
-        var shares: [MachineShare] = []
-        do throws(MachineError) {
-            for folder in folders { shares.append(try MachineShare(folder, number: shares.count)) }
-            return shares
-        } catch {
-            for share in shares { share.server.close() }
-            throw error
-        }
+        return parts
     }
 
     /// Makes `run` end soon, whatever the guest does. Any thread may call.
