@@ -116,8 +116,9 @@ let package = Package(
         tests(
             "EngineConformance",
             of: [
-                "SoftEngine", "KVMEngine", "GDBServer", "HostLinux", "Chipset", "DeviceBus", "PCI", "VirtioTransport",
+                "SoftEngine", "KVMEngine", "GDBServer", "HostLinux", "DeviceBus", "PCI", "VirtioTransport",
                 "VirtioDevices",
+                "VMRuntime",
             ]),
         tests("BootLoaders", of: ["BootLoaders"]),
         tests("X86Assembler", of: ["X86Assembler"]),

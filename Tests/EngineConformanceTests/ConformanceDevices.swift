@@ -1,8 +1,9 @@
-import Chipset
 import DeviceBus
 import GuestMemory
 import MachineModel
 import Synchronization
+
+@testable import VMRuntime
 
 /// Ports and registers: reads give what the address says, writes are noted.
 final class NotingDevice: GuestIO {
@@ -68,19 +69,8 @@ final class InterruptBoard: GuestIO {
 
     func connect(_ interrupts: EngineInterrupts, clock: any VMClock) throws {
         let pins = 0..<PlatformLayout.ioapicPinCount
-        let lines: [any IRQLine]
-        switch interrupts {
-        case .localAPICs(let apics):
-            let pic = PIC8259 { apics.setExternalInterrupt($0) }
-            let ioapic = IOAPIC(bus: apics)
-            let router = ISAInterruptRouter(pic: pic, ioapic: ioapic)
-            apics.connect(router)
-            try bus.ports.attach(pic.primaryPorts, name: "pic 1", at: PlatformLayout.Port.pic1)
-            try bus.mmio.attach(
-                ioapic, name: "io-apic", at: PlatformLayout.MMIO.ioapic, size: PlatformLayout.MMIO.ioapicSize)
-            lines = pins.map { $0 < 16 ? router.line($0) : ioapic.line($0) }
-        case .wholeChip(let line, _): lines = pins.map(line)
-        }
+        let board = try InterruptLines(interrupts, on: bus)
+        let lines = pins.map { $0 < 16 ? board.isa($0) : board.pin($0) }
         wiring.withLock { $0 = Wiring(lines: lines, clock: clock) }
     }
 
