@@ -176,7 +176,7 @@ extension KVMVCPU {
     /// it emulates it looks them up anew. Other vCPUs come this way themselves when they serve the guest's shootdown.
     func settleTranslations() {
         guard turn == .kvm else { return }
-        defer { shared.machine.mayHoldTranslations.store(true, ordering: .releasing) }
+        defer { shared.machine.willTranslate() }
         guard translationsChanged else { return }
         translationsChanged = false
         counts.translationDrops &+= 1

@@ -15,7 +15,7 @@ final class KVMVirtualMachine: Sendable {
     /// Guards that the log is switched on once.
     private let logsWrites = Mutex(false)
     /// KVM may hold translations of guest addresses.
-    let mayHoldTranslations = Atomic<Bool>(false)
+    private let mayHoldTranslations = Atomic<Bool>(false)
 
     /// Where Intel's processors want three pages for real mode, and one more: below the firmware's place, where nothing else is.
     private static let taskStateAddress: UInt = 0xFFFB_D000
@@ -93,6 +93,11 @@ final class KVMVirtualMachine: Sendable {
         capability.args.0 = 1
         // Without it the guest sees #UD at CPL 3, as it would without Davit.
         _ = davit_kvm_with(descriptor, DAVIT_KVM_ENABLE_CAP, &capability)
+    }
+
+    /// To be called before KVM runs guest code that is not emulated. Written to once: every vCPU comes this way each time.
+    func willTranslate() {
+        if !mayHoldTranslations.load(ordering: .relaxed) { mayHoldTranslations.store(true, ordering: .releasing) }
     }
 
     /// Has KVM forget every translation of guest addresses: its shadow page tables do not follow writes that come from outside. Taking
