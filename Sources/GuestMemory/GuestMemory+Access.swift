@@ -68,22 +68,22 @@ extension GuestMemory {
     /// on each page. Throws ENOSPC or ENOMEM if the host has no memory left, EFAULT if not all of the place is RAM.
     public func fill(_ bytes: UnsafeRawBufferPointer, at address: GuestPhysicalAddress) throws(SystemError) {
         let count = UInt64(bytes.count)
-        guard let place = pointer(at: address, count: count) else { throw SystemError("pwrite", code: EFAULT) }
         // Files of huge pages cannot be written to.
         if fileDescriptor >= 0 && !backing.usesHugePages {
-            guard let offset = fileOffset(of: address) else { throw SystemError("pwrite", code: EFAULT) }
+            guard let offset = fileOffset(of: address, count: count) else { throw SystemError("pwrite", code: EFAULT) }
             try writeFile(bytes, at: offset)
         } else {
+            guard let place = pointer(at: address, count: count) else { throw SystemError("pwrite", code: EFAULT) }
             UnsafeMutableRawBufferPointer(start: place, count: bytes.count).copyMemory(from: bytes)
         }
         didWrite(at: address, count: count)
     }
 
-    /// Where an address of RAM lies in the memfd.
-    func fileOffset(of address: GuestPhysicalAddress) -> UInt64? {
+    /// Where `count` bytes at `address` lie in the memfd; nil unless all of them are RAM.
+    private func fileOffset(of address: GuestPhysicalAddress, count: UInt64) -> UInt64? {
         for region in regions {
             let offset = address.rawValue &- region.start.rawValue
-            if offset < region.size { return region.fileOffset &+ offset }
+            if offset < region.size { return count <= region.size &- offset ? region.fileOffset &+ offset : nil }
         }
         return nil
     }

@@ -1,11 +1,5 @@
 import HostLinux
 import KVMEngine
-import SoftEngine
-
-/// To be called as the program starts, before all else.
-public enum ProgramStart {
-    public static func note() { SoftEngine.beginMeasuring() }
-}
 
 /// What this host offers to run guests with, in plain words.
 public enum HostReport {
