@@ -1,3 +1,4 @@
+import CDavit
 import Glibc
 
 /// The process's own address space, which the host may limit (`ulimit -v`).
@@ -5,6 +6,15 @@ public enum AddressSpace {
     /// More than small allocations, and the stacks of a few threads, take until the next look. The first cannot fail but by ending the
     /// process, so large pieces leave room.
     private static let headroom: UInt64 = 64 << 20
+
+    /// Where the host limits the address space, all threads allocate from one heap. Otherwise glibc maps 128 MiB for a thread's first
+    /// allocation and gives half of it back: meanwhile another thread's allocation fails. To be called before the first thread starts.
+    public static func allocateFromOneHeap() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != rlim_t.max else { return }
+        // mallopt(3). A refusal leaves the heaps as they are.
+        _ = mallopt(M_ARENA_MAX, 1)
+    }
 
     /// Throws if a mapping of `size` bytes would not leave as much as small allocations may come to need. To be asked before each large piece.
     ///

@@ -2,6 +2,7 @@
 #ifndef DAVIT_LINUX_H
 #define DAVIT_LINUX_H
 
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
