@@ -11,7 +11,9 @@ public enum AddressSpace {
     /// allocation and gives half of it back: meanwhile another thread's allocation fails. To be called before the first thread starts.
     public static func allocateFromOneHeap() {
         var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != rlim_t.max else { return }
+        guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != rlim_t.max else {
+            return
+        }
         // mallopt(3). A refusal leaves the heaps as they are.
         _ = mallopt(M_ARENA_MAX, 1)
     }
