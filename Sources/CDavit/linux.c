@@ -58,8 +58,7 @@ static int release_constants(struct dl_phdr_info *program, size_t size, void *un
         // Safe: nobody has written there, so that the file has the same bytes.
         madvise((void *)start, end - start, MADV_DONTNEED);
     }
-    // The program itself comes first; its libraries are others' too.
-    return 1;
+    return 0;
 }
 
 void davit_release_program(void) { dl_iterate_phdr(release_constants, NULL); }
