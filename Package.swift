@@ -112,7 +112,7 @@ let package = Package(
         tests("ConsoleBackends", of: ["ConsoleBackends"]),
         tests("VMRuntime", of: ["VMRuntime"]),
         tests("DavitCommands", of: ["DavitCommands"]),
-        tests("EndToEnd", of: []),
+        tests("EndToEnd", of: ["HostLinux"]),
         tests(
             "EngineConformance",
             of: [

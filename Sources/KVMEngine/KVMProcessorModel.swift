@@ -26,9 +26,9 @@ public struct KVMProcessorModel: Sendable {
     /// the kernel must save what its programs use. `shown` is what KVM shows whatever it was told.
     func kernelEntries(vcpu: Int, shown: [CPUIDEntry]) -> [CPUIDEntry] {
         var table = entries(vcpu: vcpu, supported: shown)
-        // Of KVM's own features the clock alone: it looks at what others leave in memory (PV EOI) as it is left, not as it is entered,
-        // and would not see what software has done in between.
-        if let i = table.firstIndex(where: { $0.leaf == 0x4000_0001 }) { table[i].eax &= 1 << 3 | 1 << 24 }
+        // Of KVM's own features the clock and steal time: it looks at what others leave in memory (PV EOI) as it is left, not as it is
+        // entered, and would not see what software has done in between.
+        if let i = table.firstIndex(where: { $0.leaf == 0x4000_0001 }) { table[i].eax &= 1 << 3 | 1 << 5 | 1 << 24 }
         // What other engines do not have the kernel must not switch on; then programs that look at XCR0 leave it alone.
         guard features == .host else { return table }
         guard let head = shown.first(where: { $0.leaf == 0xD && $0.subleaf == 0 }),

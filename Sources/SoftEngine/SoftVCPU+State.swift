@@ -118,7 +118,7 @@ extension Interpreter {
         [
             MSR.TSC_ADJUST, MSR.SYSENTER_CS, MSR.SYSENTER_ESP, MSR.SYSENTER_EIP, MSR.PAT, MSR.TSC_DEADLINE, MSR.STAR,
             MSR.LSTAR, MSR.CSTAR, MSR.SFMASK, MSR.KERNEL_GS_BASE, MSR.TSC_AUX, KVMInterface.systemTimeMSR,
-            KVMInterface.wallClockMSR, KVMInterface.endOfInterruptMSR,
+            KVMInterface.wallClockMSR, KVMInterface.stealTimeMSR, KVMInterface.endOfInterruptMSR,
         ] + (isAMD ? [] : [MSR.MISC_ENABLE])
             // What has its value after RESET need not be told, and other engines may not know it.
             + storedMSRs.indices.filter { storedValues[$0] != storedMSRs[$0].reset }.map { storedMSRs[$0].number }
@@ -134,6 +134,7 @@ extension Interpreter {
         case MSR.MISC_ENABLE: !isAMD
         case KVMInterface.systemTimeMSR: isSystemTimePlace(value)
         case KVMInterface.wallClockMSR: true
+        case KVMInterface.stealTimeMSR: value == 0 || isStealTimePlace(value)
         case KVMInterface.endOfInterruptMSR: isEndOfInterruptPlace(value)
         default: storedMSRs.contains { $0.number == number && ($0.reset == value || value & ~$0.writable == 0) }
         }
@@ -213,6 +214,8 @@ extension Interpreter {
         system.pointee.tscAdjust = values[MSR.TSC_ADJUST] ?? 0
         system.pointee.kvmWallClock = values[KVMInterface.wallClockMSR] ?? 0
         system.pointee.kvmSystemTime = 0
+        system.pointee.stealTimePlace = values[KVMInterface.stealTimeMSR] ?? 0
+        stealTime = StealTime()
         system.pointee.endOfInterruptIsOffered = false
         system.pointee.endOfInterruptPlace = values[KVMInterface.endOfInterruptMSR] ?? 0
         updateFastCalls()

@@ -21,6 +21,8 @@ final class SoftVCPU: VCPU, @unchecked Sendable {
     }
 
     func run() -> VCPUExit {
+        // The thread may be another than the last time.
+        interpreter.stealTime.wait = nil
         if let translated, !translated.catchFaults() {
             return .failed(report: "the translator cannot catch faults: too many machines in this process")
         }

@@ -1,4 +1,5 @@
 import Glibc
+import HostLinux
 import Testing
 
 /// Debian's kernels from power-on to power-off, as a user drives them.
@@ -40,6 +41,23 @@ struct LinuxGuestTests {
         #expect(davit.waitFor("\r\n1\r\nU42U", seconds: patience))
         davit.type("poweroff -f\n")
         #expect(davit.waitForExit(seconds: 60) == 0)
+    }
+
+    /// While another program has half of the vCPU's processor, the guest's clock counts that as stolen, and tells `top`.
+    @Test(.enabled(if: HostInformation.mayRun(onProcessor: 0)), arguments: TestEngine.all)
+    func whatTheHostTakesIsStealTime(engine: String) throws {
+        let busy = try ChildProcess(["taskset", "-c", "0", "sh", "-c", "while :; do :; done"]).start()
+        defer {
+            kill(busy, SIGKILL)
+            waitpid(busy, nil, 0)
+        }
+        let davit = LinuxGuest.start(engine: engine, cpus: "1,affinity=0")
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        davit.type("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; set -- $(head -n 1 /proc/stat)\n")
+        // proc(5): user, nice, system, idle, iowait, irq, softirq, steal, in hundredths of a second.
+        davit.type("[ $9 -ge 10 ] && echo S$((40+2))S; poweroff -f\n")
+        #expect(davit.waitForExit(seconds: patience) == 0)
+        #expect(davit.text.contains("S42S"), "\(davit.text)")
     }
 
     @Test(arguments: [LinuxGuest.vmlinux61, LinuxGuest.vmlinux612])

@@ -33,6 +33,8 @@ import X86
             ("mov ecx, 0xC0000080; rdmsr; or eax, 0x1000; wrmsr", [13, 0]),
             ("mov ecx, 0xC0000100; xor eax, eax; mov edx, 0x8000; wrmsr", [13, 0]),
             ("mov ecx, 0x277; mov eax, 2; xor edx, edx; wrmsr", [13, 0]),
+            ("mov ecx, 0x4B564D03; mov eax, 3; xor edx, edx; wrmsr", [13, 0]),
+            ("mov ecx, 0x4B564D03; mov eax, 0xFFFFFFC1; mov edx, -1; wrmsr", [13, 0]),
             ("xor ecx, ecx; rdpmc", [13, 0]),
             ("xor eax, eax; lldt ax; mov ax, 0x10; lldt ax", [13, 0x10]),
             ("mov ax, 0x10; ltr ax", [13, 0x10]),

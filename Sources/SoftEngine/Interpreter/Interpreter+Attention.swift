@@ -58,6 +58,7 @@ extension Interpreter {
             return true
         }
         guard let vector = apic.acknowledge() else { return true }
+        tellStealTime()
         offerEndOfInterrupt(vector)
         system.pointee.interrupts &+= 1
         traceInterrupt(vector)
@@ -104,6 +105,7 @@ extension Interpreter {
     /// INIT (SDM vol. 3, table 9-1): as RESET, but for memory, MSRs, the time-stamp counter and x87/SSE state. All but the boot
     /// processor wait for a SIPI then.
     func initialize() {
+        system.pointee.stealTimePlace = 0
         system.pointee.endOfInterruptPlace = 0
         system.pointee.endOfInterruptIsOffered = false
         system.pointee.isKicked = false

@@ -65,6 +65,7 @@ final class Interpreter {
     let start: MachineStart
 
     let debugger = DebuggerState()
+    var stealTime = StealTime()
     let decoder: Decoder
     let cache: InstructionCache
     /// Null for a vCPU that has no others beside it.

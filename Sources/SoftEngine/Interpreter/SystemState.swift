@@ -48,6 +48,8 @@ struct SystemState: BitwiseCopyable {
     /// kvmclock's two MSRs.
     var kvmSystemTime: UInt64 = 0
     var kvmWallClock: UInt64 = 0
+    /// Steal time's MSR.
+    var stealTimePlace: UInt64 = 0
     /// Paravirtual EOI: its MSR, and whether the guest may end the interrupt in service by the word there.
     var endOfInterruptPlace: UInt64 = 0
     var endOfInterruptIsOffered = false

@@ -55,6 +55,7 @@ extension Interpreter {
         case MSR.TSC_AUX: return cpu.pointee.tsc_aux
         case KVMInterface.systemTimeMSR: return system.pointee.kvmSystemTime
         case KVMInterface.wallClockMSR: return system.pointee.kvmWallClock
+        case KVMInterface.stealTimeMSR: return system.pointee.stealTimePlace
         case KVMInterface.endOfInterruptMSR: return system.pointee.endOfInterruptPlace
         default:
             guard let slot = storedMSR(number) else { throw .generalProtection }
@@ -102,6 +103,7 @@ extension Interpreter {
             guard value >> 32 == 0 else { throw .generalProtection }
             cpu.pointee.tsc_aux = value
         case KVMInterface.systemTimeMSR: try writeSystemTime(value)
+        case KVMInterface.stealTimeMSR: try writeStealTimePlace(value)
         case KVMInterface.endOfInterruptMSR: try writeEndOfInterruptPlace(value)
         case KVMInterface.wallClockMSR:
             try writeWallClock(value)
