@@ -40,6 +40,9 @@ public final class GuestMemory: Sendable {
     public static let holeStart: UInt64 = 0xC000_0000
     /// Where RAM goes on above the hole.
     public static let holeEnd: UInt64 = 0x1_0000_0000
+    /// The part of RAM that is the BIOS's ROM for the guest's processors, as far as there is RAM: their writes go to the bus, where nothing
+    /// takes them. Everyone else, a loader or a device, writes there as to RAM.
+    public static let rom: Range<UInt64> = 0xF_0000..<0x10_0000
     public static let pageSize: UInt64 = 4096
     public static let hugePageSize: UInt64 = 2 << 20
 

@@ -53,6 +53,7 @@ public final class KVMHost: Sendable {
         (KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"), (KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"),
         (KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"), (KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"),
         (KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"), (KVM_CAP_XSAVE, "KVM_CAP_XSAVE"),
+        (KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"),
     ]
 
     private static func refusal(_ path: String, _ code: Int32) -> KVMError {

@@ -6,10 +6,32 @@ import GuestMemory
 import MachineModel
 import Synchronization
 
+/// A run of RAM, or of what is ROM for the guest (KVM_MEM_READONLY: the guest's writes there are KVM_EXIT_MMIO).
+struct KVMMemorySlot {
+    /// In guest physical addresses.
+    let range: Range<UInt64>
+    let isReadOnly: Bool
+
+    /// The slots of a machine, in ascending order; a slot's number is its place.
+    static func all(of memory: GuestMemory) -> [KVMMemorySlot] {
+        memory.regions.flatMap { region in
+            let range = region.start.rawValue..<region.end.rawValue
+            let rom = GuestMemory.rom.clamped(to: range)
+            let pieces = [
+                KVMMemorySlot(range: range.lowerBound..<rom.lowerBound, isReadOnly: false),
+                KVMMemorySlot(range: rom, isReadOnly: true),
+                KVMMemorySlot(range: rom.upperBound..<range.upperBound, isReadOnly: false),
+            ]
+            return pieces.filter { !$0.range.isEmpty }
+        }
+    }
+}
+
 /// A machine's descriptor and what hangs on it.
 final class KVMVirtualMachine: Sendable {
     let descriptor: Int32
     let memory: GuestMemory
+    let slots: [KVMMemorySlot]
     /// Guards the slot at `spareAddress`.
     private let spareSlot = Mutex(())
     /// Guards that the log is switched on once.
@@ -26,6 +48,7 @@ final class KVMVirtualMachine: Sendable {
     /// `logsWrites`: from the start, which spares changing the slots later.
     init(_ host: KVMHost, memory: GuestMemory, logsWrites: Bool) throws(KVMError) {
         self.memory = memory
+        slots = KVMMemorySlot.all(of: memory)
         var result: Int32
         repeat { result = davit_kvm(host.descriptor, DAVIT_KVM_CREATE_VM, 0) } while result == -EINTR
         guard result >= 0 else { throw KVMError("KVM_CREATE_VM", result) }
@@ -34,7 +57,7 @@ final class KVMVirtualMachine: Sendable {
         var address = Self.identityMapAddress
         try require(
             "KVM_SET_IDENTITY_MAP_ADDR", davit_kvm_with(descriptor, DAVIT_KVM_SET_IDENTITY_MAP_ADDR, &address))
-        guard memory.regions.count <= host.memorySlots else {
+        guard slots.count <= host.memorySlots else {
             throw KVMError(
                 "this host's KVM has \(host.memorySlots) memory slots, too few for this machine",
                 mend: "use --engine soft")
@@ -44,14 +67,15 @@ final class KVMVirtualMachine: Sendable {
 
     deinit { close(descriptor) }
 
-    /// Makes the memory slots of RAM, or changes their flags.
+    /// Makes the memory slots, or changes their flags.
     private func setSlots(flags: UInt32) throws(KVMError) {
-        for (number, region) in memory.regions.enumerated() {
-            var slot = kvm_userspace_memory_region(
-                slot: UInt32(number), flags: flags, guest_phys_addr: region.start.rawValue, memory_size: region.size,
-                userspace_addr: UInt64(UInt(bitPattern: memory.base)) + region.start.rawValue)
+        for (number, slot) in slots.enumerated() {
+            var region = kvm_userspace_memory_region(
+                slot: UInt32(number), flags: slot.isReadOnly ? UInt32(KVM_MEM_READONLY) : flags,
+                guest_phys_addr: slot.range.lowerBound, memory_size: UInt64(slot.range.count),
+                userspace_addr: UInt64(UInt(bitPattern: memory.base)) + slot.range.lowerBound)
             try require(
-                "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot))
+                "KVM_SET_USER_MEMORY_REGION", davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &region))
         }
     }
 
@@ -105,7 +129,7 @@ final class KVMVirtualMachine: Sendable {
     func dropTranslations() {
         guard mayHoldTranslations.load(ordering: .acquiring) else { return }
         var slot = kvm_userspace_memory_region(
-            slot: UInt32(memory.regions.count), flags: UInt32(KVM_MEM_READONLY), guest_phys_addr: Self.spareAddress,
+            slot: UInt32(slots.count), flags: UInt32(KVM_MEM_READONLY), guest_phys_addr: Self.spareAddress,
             memory_size: GuestMemory.pageSize, userspace_addr: UInt64(UInt(bitPattern: memory.base)))
         spareSlot.withLock { _ in
             _ = davit_kvm_with(descriptor, DAVIT_KVM_SET_USER_MEMORY_REGION, &slot)

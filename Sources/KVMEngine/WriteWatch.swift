@@ -23,12 +23,12 @@ final class WriteWatch: Sendable {
         self.machine = machine.descriptor
         try machine.logWrites()
         var slots: [Slot] = []
-        for (number, region) in machine.memory.regions.enumerated() {
-            let pages = region.size / GuestMemory.pageSize
+        for (number, slot) in machine.slots.enumerated() where !slot.isReadOnly {
+            let pages = UInt64(slot.range.count) / GuestMemory.pageSize
             let words = [UInt64](repeating: 0, count: Int((pages + 63) / 64))
             slots.append(
                 Slot(
-                    number: UInt32(number), firstPage: region.start.rawValue / GuestMemory.pageSize, pageCount: pages,
+                    number: UInt32(number), firstPage: slot.range.lowerBound / GuestMemory.pageSize, pageCount: pages,
                     watched: words, dirty: words))
         }
         self.slots = Mutex(slots)

@@ -1,3 +1,4 @@
+import GuestMemory
 import KVMEngine
 import MachineModel
 import Testing
@@ -88,6 +89,51 @@ import X86
         let state = guest.state
         #expect(state.generalRegisters[GeneralRegister.RCX] == 2)
         #expect(state.generalRegisters[GeneralRegister.RBX] & 0xFF == 1)
+    }
+
+    /// Stores of every kind, on a page's edge too, go to the bus; what is there is read and run.
+    @Test(arguments: ComparedEngine.all, [true, false])
+    func theBIOSIsReadOnly(engine: ComparedEngine, takesKernel: Bool) throws {
+        let guest = try ConformanceGuest(
+            engine,
+            """
+            .code64
+            mov rax, -1
+            mov rbx, 0xF0000
+            mov byte ptr [rbx], 1
+            mov [rbx + 0xFFF8], rax
+            mov [rbx + 0x10], ax
+            lock add dword ptr [rbx + 0x20], 5
+            inc dword ptr [rbx + 0x24]
+            xchg [rbx + 0x28], eax
+            mov rax, -1
+            lea rdi, [rbx + 0x100]
+            mov ecx, 64
+            rep stosb
+            mov esi, 0x1000
+            lea rdi, [rbx + 0x200]
+            mov ecx, 8
+            rep movsq
+            pcmpeqd xmm0, xmm0
+            movdqu [rbx + 0x300], xmm0
+            mov [rbx - 4], rax
+            mov edx, [rbx + 0x40]
+            lea rcx, [rbx + 0x800]
+            call rcx
+            """ + "\n" + ConformanceGuest.end, bits: 64, takesKernel: takesKernel)
+        // mov eax, 0x77; out 0xE9, eax; ret
+        let code: [UInt8] = [0xB8, 0x77, 0, 0, 0, 0xE7, 0xE9, 0xC3]
+        try guest.memory.write(bytes: code, at: .init(0xF_0800))
+        try guest.memory.write(0xC0FFEE as UInt32, at: .init(0xF_0040))
+        #expect(try guest.run() == .stopped)
+        #expect(guest.reports == [0x77])
+        #expect(guest.state.generalRegisters[GeneralRegister.RDX] == 0xC0FFEE)
+        var rom = [UInt8](repeating: 0, count: GuestMemory.rom.count)
+        rom.replaceSubrange(0x800..<0x800 + code.count, with: code)
+        rom.replaceSubrange(0x40..<0x43, with: [0xEE, 0xFF, 0xC0])
+        #expect(try guest.memory.readBytes(at: .init(GuestMemory.rom.lowerBound), count: rom.count) == rom)
+        #expect(try guest.memory.read(UInt64.self, at: .init(0xE_FFFC)) == 0xFFFF_FFFF)
+        #expect(guest.device.accesses.contains { $0.address == 0xF_0000 && $0.width == 1 && $0.value == 1 })
     }
 
     // MARK: paging and exceptions

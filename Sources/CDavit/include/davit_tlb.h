@@ -79,8 +79,11 @@ DAVIT_GENERAL_REGISTERS_ONLY static inline bool davit_is_ram(const davit_cpu *_N
     return physical < cpu->low_ram_end || physical - cpu->high_ram_start < cpu->high_ram_size;
 }
 
+// A guest physical address is one of ROM: GuestMemory.rom.
+DAVIT_GENERAL_REGISTERS_ONLY static inline bool davit_is_rom(uint64_t physical) { return physical - 0xF0000 < 0x10000; }
+
 // Enters a page of RAM into the first level of `mode`, with the tags that its rights allow. A page with cached code gets no write
-// tag, what is not RAM neither.
+// tag, nor does ROM, and what is not RAM none at all.
 DAVIT_GENERAL_REGISTERS_ONLY static inline void davit_tlb_fill(
     davit_cpu *_Nonnull cpu, uint64_t linear, uint64_t translation, uint32_t mode) {
     uint64_t physical = translation & ~0xFFFull;
@@ -90,7 +93,7 @@ DAVIT_GENERAL_REGISTERS_ONLY static inline void davit_tlb_fill(
     davit_tlb *tlb = &cpu->tlb[mode];
     cpu->tlb_groups[mode] |= 1ull << i / (DAVIT_TLB_ENTRIES / 64);
     if (!(translation & DAVIT_PAGE_GLOBAL)) cpu->local_tlbs |= 1 << mode;
-    bool is_writable = translation & DAVIT_PAGE_DIRTY && davit_permits_data(cpu, translation, mode, true) &&
+    bool is_writable = translation & DAVIT_PAGE_DIRTY && !davit_is_rom(physical) && davit_permits_data(cpu, translation, mode, true) &&
                        __atomic_load_n(&cpu->code_pages[(physical >> 12) * 2], __ATOMIC_SEQ_CST) == 0;
     tlb->read_tag[i] = davit_permits_data(cpu, translation, mode, false) ? -page : davit_tlb_invalid_tag(i);
     tlb->write_tag[i] = is_writable ? -page : davit_tlb_invalid_tag(i);

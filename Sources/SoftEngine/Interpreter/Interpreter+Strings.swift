@@ -335,7 +335,8 @@ extension Interpreter {
             return nil
         }
         let physical = translation & ~PageRights.mask | linear & 0xFFF
-        guard let host = hostAddress(physical: physical), physical & ~0xFFF != cpu.pointee.apic_page else { return nil }
+        let place = kind == .write ? writableHostAddress(physical: physical) : hostAddress(physical: physical)
+        guard let host = place, physical & ~0xFFF != cpu.pointee.apic_page else { return nil }
         davit_tlb_fill(cpu, linear, translation, mode)
         return (physical, host)
     }

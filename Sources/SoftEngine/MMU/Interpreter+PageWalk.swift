@@ -174,7 +174,7 @@ extension Interpreter {
     }
 
     // Entries are naturally aligned, so that the host reads and exchanges them in one piece. What is not RAM reads as all ones
-    // and takes no bits.
+    // and takes no bits; ROM takes none either.
 
     private func readEntry32(_ address: UInt64) -> UInt64 {
         guard let place = hostAddress(physical: address) else { return 0xFFFF_FFFF }
@@ -188,7 +188,7 @@ extension Interpreter {
 
     /// False if the entry has changed meanwhile.
     private func setAccessed32(_ entry: UInt64, at address: UInt64, bits: UInt64) -> Bool {
-        guard entry & bits != bits, let place = hostAddress(physical: address) else { return true }
+        guard entry & bits != bits, let place = writableHostAddress(physical: address) else { return true }
         guard
             davit_atomic_exchange32(
                 place, UInt32(truncatingIfNeeded: entry), UInt32(truncatingIfNeeded: entry | bits))
@@ -198,7 +198,7 @@ extension Interpreter {
     }
 
     private func setAccessed64(_ entry: UInt64, at address: UInt64, bits: UInt64) -> Bool {
-        guard entry & bits != bits, let place = hostAddress(physical: address) else { return true }
+        guard entry & bits != bits, let place = writableHostAddress(physical: address) else { return true }
         guard davit_atomic_exchange64(place, entry, entry | bits) else { return false }
         didStore(physical: address, size: 8)
         return true

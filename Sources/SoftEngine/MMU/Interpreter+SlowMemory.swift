@@ -72,7 +72,8 @@ extension Interpreter {
         if system.pointee.checksAlignment { try requireAlignment(linear, size: size) }
         if system.pointee.watchesData { noteDataBreakpoints(linear: linear, size: UInt64(size), write: true) }
         let physical = translation & ~PageRights.mask | linear & 0xFFF
-        guard !crosses, let host = hostAddress(physical: physical), physical & ~0xFFF != cpu.pointee.apic_page else {
+        guard !crosses, let host = writableHostAddress(physical: physical), physical & ~0xFFF != cpu.pointee.apic_page
+        else {
             return nil
         }
         davit_tlb_fill(cpu, linear, translation, mode)
@@ -114,6 +115,12 @@ extension Interpreter {
         davit_is_ram(cpu, physical) ? ramBase + Int(truncatingIfNeeded: physical) : nil
     }
 
+    /// The same for what the guest's processors may write to.
+    @inline(__always)
+    func writableHostAddress(physical: UInt64) -> UnsafeMutableRawPointer? {
+        davit_is_rom(physical) ? nil : hostAddress(physical: physical)
+    }
+
     /// Reads `size` bytes (1 to 8) that lie in one page.
     func readPhysical(_ address: UInt64, size: Int) -> UInt64 {
         if address & ~0xFFF != cpu.pointee.apic_page, let host = hostAddress(physical: address) {
@@ -137,7 +144,7 @@ extension Interpreter {
 
     /// Writes `size` bytes (1 to 8) that lie in one page.
     func writePhysical(_ address: UInt64, size: Int, _ value: UInt64) {
-        if address & ~0xFFF != cpu.pointee.apic_page, let host = hostAddress(physical: address) {
+        if address & ~0xFFF != cpu.pointee.apic_page, let host = writableHostAddress(physical: address) {
             switch size {
             case 8: host.storeBytes(of: value, as: UInt64.self)
             case 4: host.storeBytes(of: UInt32(truncatingIfNeeded: value), as: UInt32.self)
