@@ -19,6 +19,7 @@ public final class KVMEngine: Engine {
     /// `standIn` makes the processors in software for what KVM cannot carry out. With `takesKernel` they run the guest's whole kernel.
     public init(
         _ parts: EngineParts, host: KVMHost, model: KVMProcessorModel, takesKernel: Bool, irqchip: KVMIRQChip = .kernel,
+        dirtyLog: KVMDirtyLog = .bitmap,
         standIn: @escaping @Sendable (PrincipalEngine) throws -> any StandIn
     ) throws(KVMError) {
         let takesKernel = takesKernel && host.offersSyncRegisters
@@ -28,7 +29,8 @@ public final class KVMEngine: Engine {
                 mend: "give at most \(host.maximumVCPUs)")
         }
         guard davit_kick_prepare() == 0 else { throw KVMError("sigaction", -errno) }
-        let machine = try KVMVirtualMachine(host, memory: parts.memory, logsWrites: takesKernel)
+        let machine = try KVMVirtualMachine(
+            host, memory: parts.memory, dirtyLog: dirtyLog, logsWrites: takesKernel)
         let routes = try machine.makeInterruptControllers(irqchip, host: host)
         let localAPICs = irqchip == .split ? KVMLocalAPICs(routes) : nil
         let dormancy = DormancyWatch(vcpuCount: parts.vcpuCount, clock: parts.clock)

@@ -80,7 +80,7 @@ extension KVMVCPU {
         let event = cause == .shutdown ? takeEvent(&before) : nil
         // At CPL 3 there is nothing but that instruction to do, unless software has all but plain user mode.
         let extent = isUserMode && cause == .failure ? .oneInstruction : extent
-        parts.writes.collect { parts.standIn.engineDidWrite(page: $0) }
+        parts.collectWrites()
         do throws(InvalidVCPUState) { try processor.load(before) } catch {
             return .failed(report: "no processor in software can stand in for KVM: \(error)\n" + saveState().report)
         }

@@ -89,6 +89,7 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
             area.pointee.kvm_valid_regs = UInt64(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
         }
         self.tscOffset = setTSCOffset(tscOffset)
+        try shared.machine.ring?.add(vcpu: descriptor)
     }
 
     /// Guest TSC less host TSC as it really is: KVM that does not trap RDTSC leaves it at 0 whatever it is told.
@@ -207,6 +208,9 @@ final class KVMVCPU: VCPU, @unchecked Sendable {
         case KVM_EXIT_IRQ_WINDOW_OPEN: injectExternalInterrupt()
         case KVM_EXIT_IOAPIC_EOI: shared.localAPICs?.endOfInterrupt(vector: davit_kvm_eoi_vector(area))
         case KVM_EXIT_INTR: break
+        case KVM_EXIT_DIRTY_RING_FULL:
+            // KVM logs for the stand-in alone, so there is one.
+            if let parts = try? substitution.get() { parts.collectWrites() }
         case KVM_EXIT_SHUTDOWN where hasLooked && !isAnythingDelivered: turn = .software
         case KVM_EXIT_SHUTDOWN where substitution.takesKernel:
             return runSoftware(.untilPlainUserMode, cause: .shutdown)

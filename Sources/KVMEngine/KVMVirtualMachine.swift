@@ -27,11 +27,19 @@ struct KVMMemorySlot {
     }
 }
 
+/// How KVM tells of pages that its guest has written to.
+public enum KVMDirtyLog: String, CaseIterable, Sendable {
+    case bitmap
+    case ring
+}
+
 /// A machine's descriptor and what hangs on it.
 final class KVMVirtualMachine: Sendable {
     let descriptor: Int32
     let memory: GuestMemory
     let slots: [KVMMemorySlot]
+    /// Nil if the log is a bitmap.
+    let ring: DirtyRing?
     /// Guards the slot at `spareAddress`.
     private let spareSlot = Mutex(())
     /// Guards that the log is switched on once.
@@ -46,13 +54,21 @@ final class KVMVirtualMachine: Sendable {
     private static let spareAddress: UInt64 = 0xFFFB_B000
 
     /// `logsWrites`: from the start, which spares changing the slots later.
-    init(_ host: KVMHost, memory: GuestMemory, logsWrites: Bool) throws(KVMError) {
+    init(
+        _ host: KVMHost, memory: GuestMemory, dirtyLog: KVMDirtyLog = .bitmap, logsWrites: Bool
+    ) throws(KVMError) {
         self.memory = memory
         slots = KVMMemorySlot.all(of: memory)
         var result: Int32
         repeat { result = davit_kvm(host.descriptor, DAVIT_KVM_CREATE_VM, 0) } while result == -EINTR
         guard result >= 0 else { throw KVMError("KVM_CREATE_VM", result) }
         descriptor = result
+        do throws(KVMError) {
+            ring = dirtyLog == .ring ? try DirtyRing(descriptor, of: host, slots: slots) : nil
+        } catch {
+            close(result)
+            throw error
+        }
         try require("KVM_SET_TSS_ADDR", davit_kvm(descriptor, DAVIT_KVM_SET_TSS_ADDR, Self.taskStateAddress))
         var address = Self.identityMapAddress
         try require(
@@ -79,17 +95,25 @@ final class KVMVirtualMachine: Sendable {
         }
     }
 
-    /// Has KVM keep a log of the guest's writes to RAM, under manual protection: see `WriteWatch`.
-    func logWrites() throws(KVMError) {
+    /// The machine's one watch, over the log that it has.
+    func makeWriteWatch() throws(KVMError) -> any WriteWatch {
+        try logWrites()
+        return ring ?? DirtyBitmap(self)
+    }
+
+    /// Has KVM keep a log of the guest's writes to RAM: a bitmap is under manual protection, see `DirtyBitmap`.
+    private func logWrites() throws(KVMError) {
         let failure = logsWrites.withLock { logsWrites -> KVMError? in
             guard !logsWrites else { return nil }
-            var capability = kvm_enable_cap()
-            capability.cap = UInt32(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
-            capability.args.0 = UInt64(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
             do throws(KVMError) {
-                try require(
-                    "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
-                    davit_kvm_with(descriptor, DAVIT_KVM_ENABLE_CAP, &capability))
+                if ring == nil {
+                    var capability = kvm_enable_cap()
+                    capability.cap = UInt32(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
+                    capability.args.0 = UInt64(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
+                    try require(
+                        "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+                        davit_kvm_with(descriptor, DAVIT_KVM_ENABLE_CAP, &capability))
+                }
                 try setSlots(flags: UInt32(KVM_MEM_LOG_DIRTY_PAGES))
             } catch {
                 return error

@@ -7,7 +7,10 @@ final class Substitution: Sendable {
 
     struct Parts: Sendable {
         let standIn: any StandIn
-        let writes: WriteWatch
+        let writes: any WriteWatch
+
+        /// Tells the stand-in of what KVM's guest has written to.
+        func collectWrites() { writes.collect { standIn.engineDidWrite(page: $0) } }
     }
 
     private struct State {
@@ -41,7 +44,7 @@ final class Substitution: Sendable {
             guard let principal = state.principal else {
                 preconditionFailure("a vCPU runs before the engine is complete")
             }
-            let writes = try WriteWatch(machine)
+            let writes = try machine.makeWriteWatch()
             let standIn = try make(principal)
             standIn.observeCode { writes.watch(page: $0) }
             let new = Parts(standIn: standIn, writes: writes)

@@ -214,12 +214,11 @@ extension Interpreter {
         system.pointee.tscAdjust = values[MSR.TSC_ADJUST] ?? 0
         system.pointee.kvmWallClock = values[KVMInterface.wallClockMSR] ?? 0
         system.pointee.kvmSystemTime = 0
-        system.pointee.stealTimePlace = values[KVMInterface.stealTimeMSR] ?? 0
-        stealTime = StealTime()
         system.pointee.endOfInterruptIsOffered = false
         system.pointee.endOfInterruptPlace = values[KVMInterface.endOfInterruptMSR] ?? 0
         updateFastCalls()
         for (i, register) in storedMSRs.enumerated() { storedValues[i] = values[register.number] ?? register.reset }
+        try? writeStealTimePlace(values[KVMInterface.stealTimeMSR] ?? 0)
         try? writeSystemTime(values[KVMInterface.systemTimeMSR] ?? 0)
     }
 

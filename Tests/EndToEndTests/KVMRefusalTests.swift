@@ -71,6 +71,14 @@ struct KVMRefusalTests {
             text == "davit: --engine kvm: /dev/kvm lacks \(name); update this host's kernel, or use --engine soft\n")
     }
 
+    @Test func noDirtyRings() throws {
+        let (status, text) = try run(
+            "KVM_CHECK_EXTENSION", argument: "KVM_CAP_DIRTY_LOG_RING", reply: "0", engine: "kvm,dirty-log=ring")
+        #expect(status == 69)
+        #expect(
+            text == "davit: --engine kvm: this host's KVM has no dirty rings; leave out dirty-log=ring\n")
+    }
+
     @Test func tooManyProcessors() throws {
         let (status, text) = try run(
             "KVM_CHECK_EXTENSION", argument: "KVM_CAP_MAX_VCPUS || argument == KVM_CAP_NR_VCPUS", reply: "2", "--cpus",

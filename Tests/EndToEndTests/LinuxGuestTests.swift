@@ -28,8 +28,9 @@ struct LinuxGuestTests {
     @Test(
         .enabled(if: TestEngine.hasKVM),
         arguments: [
-            ("kvm", LinuxGuest.kernel61, 1), ("kvm", LinuxGuest.kernel612, 2),
-            ("kvm,irqchip=split", LinuxGuest.kernel612, 1), ("kvm,irqchip=split", LinuxGuest.kernel612, 2),
+            ("kvm", LinuxGuest.kernel61, 1), ("kvm,dirty-log=ring", LinuxGuest.kernel612, 2),
+            ("kvm,irqchip=split,dirty-log=ring", LinuxGuest.kernel612, 1),
+            ("kvm,irqchip=split", LinuxGuest.kernel612, 2),
         ])
     func bootsToAShellOnKVM(engine: String, kernel: String, cpus: Int) {
         let davit = LinuxGuest.start(engine: engine, kernel: kernel, cpus: cpus)

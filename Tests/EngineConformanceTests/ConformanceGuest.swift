@@ -12,6 +12,8 @@ enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
     case kvm
     /// KVM with local APICs alone.
     case kvmSplit
+    /// KVM that tells of writes by rings.
+    case kvmRing
 
     var description: String { rawValue }
 
@@ -30,13 +32,14 @@ enum ComparedEngine: String, CaseIterable, CustomStringConvertible {
     func make(_ parts: EngineParts, takesKernel: Bool) throws -> any Engine {
         switch self {
         case .soft: return try SoftEngine(parts)
-        case .kvm, .kvmSplit:
+        case .kvm, .kvmSplit, .kvmRing:
             let model = KVMProcessorModel(
                 baseline: SoftEngine.processorModel(vcpuCount: parts.vcpuCount, features: .host),
                 tscFrequency: SoftEngine.tscFrequency, features: .baseline, isHardwareBacked: false)
             return try KVMEngine(
                 parts, host: try KVMHost(), model: model, takesKernel: takesKernel,
                 irqchip: self == .kvmSplit ? .split : .kernel,
+                dirtyLog: self == .kvmRing ? .ring : .bitmap,
                 standIn: { try SoftStandIn(parts, for: $0) })
         }
     }

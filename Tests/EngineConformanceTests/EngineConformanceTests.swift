@@ -209,6 +209,36 @@ import X86
             guest.reports == [14, 5, 0x40_0010, 14, 4, 0x4000_0010, 13, 0, 6, 0, 0, 0, 3, 0, 0x31, 0, 0x32, 0])
     }
 
+    /// What CPL 3 writes into the kernel's code, the kernel runs, whoever runs the one and the other. Data beside it is written as well.
+    @Test(arguments: ComparedEngine.all) func userModeRewritesTheKernel(engine: ComparedEngine) throws {
+        let guest = try run(
+            engine,
+            ConformanceGuest.withHandlers(
+                """
+                push 0x23
+                push 0x6000
+                push 0x202
+                push 0x1B
+                lea rax, [rip + user]
+                push rax
+                iretq
+                user:
+                lea rbx, [rip + stubs + 16 * 0x31 + 3]
+                mov edx, 100
+                again:
+                mov [rbx], dl
+                mov eax, edx
+                shl eax, 12
+                mov [rax + 0x180000], edx
+                lea r15, [rip + 1f]
+                int 0x31
+                1: dec edx
+                cmp edx, 14
+                ja again
+                """), bits: 64)
+        #expect(guest.reports == (15...100).reversed().flatMap { [UInt32($0), 0] })
+    }
+
     /// At CPL 3 with IOPL 3 CLI and STI do not fault, before and after a trap into the kernel.
     @Test(arguments: ComparedEngine.all) func inputOutputPrivilege(engine: ComparedEngine) throws {
         let guest = try run(

@@ -32,6 +32,12 @@ static inline uint16_t davit_atomic_load16_acquire(const void *_Nonnull place) {
 static inline void davit_atomic_store16_release(void *_Nonnull place, uint16_t value) {
     __atomic_store_n((uint16_t *)place, value, __ATOMIC_RELEASE);
 }
+static inline uint32_t davit_atomic_load32_acquire(const void *_Nonnull place) {
+    return __atomic_load_n((const uint32_t *)place, __ATOMIC_ACQUIRE);
+}
+static inline void davit_atomic_store32_release(void *_Nonnull place, uint32_t value) {
+    __atomic_store_n((uint32_t *)place, value, __ATOMIC_RELEASE);
+}
 static inline void davit_atomic_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 #endif

@@ -65,6 +65,9 @@ enum davit_kvm_request {
     DAVIT_KVM_NMI = KVM_NMI,
 };
 
+// kvm_dirty_gfn.flags, and the page of a vCPU's mapping at which its ring begins (api.rst, 8.29).
+enum { DAVIT_KVM_DIRTY_GFN_DIRTY = 1, DAVIT_KVM_DIRTY_GFN_RESET = 2, DAVIT_KVM_DIRTY_RING_PAGE = KVM_DIRTY_LOG_PAGE_OFFSET };
+
 // ioctl(2) with a number or a structure. Its result, or -errno.
 int davit_kvm(int descriptor, enum davit_kvm_request request, unsigned long argument);
 int davit_kvm_with(int descriptor, enum davit_kvm_request request, const void *_Nonnull argument);

@@ -27,6 +27,8 @@ extension Interpreter {
         guard isStealTimePlace(value) else { throw .generalProtection }
         system.pointee.stealTimePlace = value
         stealTime = StealTime()
+        // KVM, which may have had the vCPU before, leaves word there that it has none of the host's processors.
+        if value & 1 != 0 { writePhysical((value & ~1) &+ 16, size: 1, 0) }
     }
 
     /// The MSR may have this value.

@@ -12,7 +12,9 @@ extension Catalog {
                 "auto", summary: "KVM where the host's processor runs guests, else in software",
                 options: [translator, codeMemory, perfMap],
                 make: makeSoft),
-            CatalogEntry("kvm", summary: "the host kernel's KVM (/dev/kvm)", options: [irqchip], make: makeKVM),
+            CatalogEntry(
+                "kvm", summary: "the host kernel's KVM (/dev/kvm)", options: [irqchip, dirtyLog],
+                make: makeKVM),
             CatalogEntry(
                 "soft", summary: "runs the guest in software; needs nothing of the host",
                 options: [translator, codeMemory, perfMap],
@@ -22,6 +24,10 @@ extension Catalog {
     private static let irqchip = CatalogOption.choice(
         "irqchip", "whose the 8259s, I/O APIC and PIT are: the host kernel's, or Davit's (kernel, split)",
         defaultValue: KVMIRQChip.kernel.rawValue, of: KVMIRQChip.allCases.map(\.rawValue))
+
+    private static let dirtyLog = CatalogOption.choice(
+        "dirty-log", "how KVM tells of pages that the guest has written to (bitmap, ring)",
+        defaultValue: KVMDirtyLog.bitmap.rawValue, of: KVMDirtyLog.allCases.map(\.rawValue))
 
     private static let translator = CatalogOption.flag(
         "translator", "whether guest code is translated to host code (on, off)", defaultValue: true)
@@ -70,6 +76,7 @@ extension Catalog {
             return try KVMEngine(
                 parts, host: host, model: model, takesKernel: !KVMHost.isHardwareBacked,
                 irqchip: KVMIRQChip(rawValue: settings.text(irqchip.name)) ?? .kernel,
+                dirtyLog: KVMDirtyLog(rawValue: settings.text(dirtyLog.name)) ?? .bitmap,
                 standIn: { try SoftStandIn(parts, for: $0) })
         } catch {
             throw MachineError(.unavailable, "--engine kvm: \(error)")

@@ -2,9 +2,17 @@ import CDavit
 import GuestMemory
 import Synchronization
 
-/// Notices KVM's guest writing to chosen pages of RAM, by KVM's dirty log with manual protection (api.rst, 4.8, 4.117): all pages count as
-/// dirty, which costs nothing, but for those that are being watched.
-final class WriteWatch: Sendable {
+/// Notices KVM's guest writing to chosen pages of RAM.
+protocol WriteWatch: Sendable {
+    /// From now on `collect` tells of writes to the page, once.
+    func watch(page: UInt64)
+    /// Pages that were written to since they were watched; they are watched no more.
+    func collect(_ wasWritten: (_ page: UInt64) -> Void)
+}
+
+/// By KVM's dirty log with manual protection (api.rst, 4.8, 4.117): all pages count as dirty, which costs nothing, but for those that are
+/// being watched.
+final class DirtyBitmap: WriteWatch {
     private struct Slot {
         let number: UInt32
         let firstPage: UInt64
@@ -18,10 +26,9 @@ final class WriteWatch: Sendable {
     /// Guards what is watched, from the log's being read to its being judged.
     private let slots: Mutex<[Slot]>
 
-    /// Throws if this KVM has no such log.
-    init(_ machine: KVMVirtualMachine) throws(KVMError) {
+    /// The machine has begun to log.
+    init(_ machine: KVMVirtualMachine) {
         self.machine = machine.descriptor
-        try machine.logWrites()
         var slots: [Slot] = []
         for (number, slot) in machine.slots.enumerated() where !slot.isReadOnly {
             let pages = UInt64(slot.range.count) / GuestMemory.pageSize
@@ -34,7 +41,6 @@ final class WriteWatch: Sendable {
         self.slots = Mutex(slots)
     }
 
-    /// From now on `collect` tells of writes to the page, once.
     func watch(page: UInt64) {
         slots.withLock { slots in
             for i in slots.indices where page &- slots[i].firstPage < slots[i].pageCount {
@@ -54,7 +60,6 @@ final class WriteWatch: Sendable {
         }
     }
 
-    /// Pages that were written to since they were watched; they are watched no more.
     func collect(_ wasWritten: (_ page: UInt64) -> Void) {
         slots.withLock { slots in
             for i in slots.indices {
