@@ -58,6 +58,9 @@ public final class ManualClock: VMClock {
         state.withLock { $0.now = max($0.now, time) }
     }
 
+    /// Moves the clock on by `nanoseconds` without a timer's firing: the thread that would serve them is late.
+    public func pass(_ nanoseconds: UInt64) { state.withLock { $0.now += nanoseconds } }
+
     /// Sets the wall clock without moving `now`, as an administrator of the host does.
     public func setWallClock(_ nanoseconds: Int64) {
         state.withLock { $0.wallClockOffset = nanoseconds &- Int64(bitPattern: $0.now) }

@@ -60,7 +60,8 @@ extension Interpreter {
         state.xsave = [UInt8](UnsafeRawBufferPointer(start: xsave, count: size))
         let system = self.system.pointee
         state.activity = system.waitsForSIPI ? .waitingForSIPI : cpu.halted != 0 ? .halted : .running
-        state.interruptShadow = UInt8(truncatingIfNeeded: cpu.shadow)
+        // HLT was the one instruction that a shadow covers; KVM would not wake a halted vCPU in one.
+        state.interruptShadow = cpu.halted != 0 ? 0 : UInt8(truncatingIfNeeded: cpu.shadow)
         state.nmiBlocked = system.nmiBlocked
         state.nmiPending = system.nmiPending
         return state

@@ -145,10 +145,12 @@ struct Board: Sendable {
             throw MachineError(
                 .configuration, "--engine \(choice) has interrupt controllers of its own; add irqchip=split")
         }
+        socket.hold()
         for (old, new) in zip(engine.vcpus, next.vcpus) {
             do throws(InvalidVCPUState) {
                 try new.restore(old.saveState())
             } catch {
+                socket.release()
                 throw MachineError(.host, "--engine \(choice) does not take vCPU \(old.index) over: \(error)")
             }
         }

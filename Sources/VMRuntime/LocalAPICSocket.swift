@@ -1,3 +1,4 @@
+import Glibc
 import MachineModel
 import Synchronization
 
@@ -9,6 +10,10 @@ final class LocalAPICSocket: LocalAPICBus {
         var externalLevel = false
         var levelTriggered: [Int: InterruptMessage] = [:]
         var routes: [WeakRoute] = []
+        /// Messages that wait for the next engine; nil while nothing is held back.
+        var held: [InterruptMessage]?
+        /// Messages that are being delivered.
+        var inDelivery = 0
     }
 
     private struct WeakRoute {
@@ -21,8 +26,22 @@ final class LocalAPICSocket: LocalAPICBus {
 
     init(_ bus: any LocalAPICBus) { state = Mutex(State(bus: bus)) }
 
-    /// Takes the engine's place, when the vCPUs of the one before have stopped.
+    /// From now on messages wait: the states of the vCPUs, which have stopped, are about to be moved, and what came to the old ones
+    /// afterwards would be lost. Ends with `plug` or `release`.
+    func hold() {
+        state.withLock { $0.held = [] }
+        while state.withLock({ $0.inDelivery > 0 }) { sched_yield() }
+    }
+
+    /// Delivers what has waited.
+    func release() {
+        let (held, bus) = state.withLock { state in (state.held.take() ?? [], state.bus) }
+        for message in held { bus.deliver(message) }
+    }
+
+    /// Takes the engine's place, when the states of its vCPUs are those of the one before.
     func plug(_ bus: any LocalAPICBus) {
+        defer { release() }
         state.withLock { state in
             state.bus.connect(nil)
             state.bus = bus
@@ -34,7 +53,23 @@ final class LocalAPICSocket: LocalAPICBus {
         }
     }
 
-    func deliver(_ message: InterruptMessage) { state.withLock { $0.bus }.deliver(message) }
+    func deliver(_ message: InterruptMessage) { deliver(message) { $0.deliver(message) } }
+
+    /// Calls `body`, which delivers the message, with the engine's local APICs, unless it has to wait.
+    fileprivate func deliver(_ message: InterruptMessage, _ body: (any LocalAPICBus) -> Void) {
+        let bus = state.withLock { state -> (any LocalAPICBus)? in
+            guard state.held == nil else {
+                // A second one of the same would be one interrupt, too.
+                if state.held?.contains(message) == false { state.held?.append(message) }
+                return nil
+            }
+            state.inDelivery += 1
+            return state.bus
+        }
+        guard let bus else { return }
+        body(bus)
+        state.withLock { $0.inDelivery -= 1 }
+    }
 
     func makeRoute() -> (any InterruptRoute)? {
         state.withLock { state in
@@ -99,7 +134,9 @@ private final class SocketRoute: InterruptRoute {
     }
 
     func send() {
-        let (inner, message) = state.withLock { ($0.inner, $0.message) }
-        if let inner { inner.send() } else if let message { socket.deliver(message) }
+        guard let message = state.withLock({ $0.message }) else { return }
+        socket.deliver(message) { bus in
+            if let inner = state.withLock({ $0.inner }) { inner.send() } else { bus.deliver(message) }
+        }
     }
 }

@@ -113,6 +113,19 @@ import Testing
         }
     }
 
+    /// A timer is due, and the clock's thread has not come to it yet: who looks at the timer then, or changes it, does not swallow the interrupt.
+    @Test(arguments: 0..<4) func aLateThreadLosesNothing(case number: Int) throws {
+        bench.write(0, 0x320, number == 0 ? 0x4_0042 : number == 1 ? 0x2_0042 : 0x42)
+        if number == 0 { apic.tscDeadline = (bench.clock.now + 1000) * 2 } else { bench.write(0, 0x380, 1000) }
+        bench.clock.pass(1500)
+        switch number {
+        case 0: #expect(apic.tscDeadline == 0)
+        case 1, 2: _ = apic.savePage()
+        default: bench.write(0, 0x320, 0x1_0042)
+        }
+        #expect(bench.takeAll(0) == [0x42])
+    }
+
     @Test func tscDeadlineInThePastFiresAtOnce() {
         bench.write(0, 0x320, 0x4_0042)
         apic.tscDeadline = 1

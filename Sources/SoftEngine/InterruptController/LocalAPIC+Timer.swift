@@ -88,8 +88,8 @@ extension LocalAPIC {
     func writeTimerLVT(_ value: UInt32) {
         timer.withLock { state in
             let changed = timerEntry ^ value
-            // What ran out under the old entry shall not fire under the new one.
-            settle(&state)
+            // What ran out under the old entry fires under it, or not at all.
+            catchUp(&state)
             registers[APICRegister.LVTTimer] = value
             // To and from TSC-deadline mode the timer is disarmed (11.5.4.1).
             if changed & APICLVT.timerTSCDeadline != 0 {
@@ -105,7 +105,7 @@ extension LocalAPIC {
     var tscDeadline: UInt64 {
         get {
             timer.withLock { state in
-                settle(&state)
+                catchUp(&state)
                 return state.tscDeadline
             }
         }
@@ -133,8 +133,9 @@ extension LocalAPIC {
         timer.withLock { schedule(&$0) }
     }
 
-    /// Stops what has run out while nobody could see it.
-    private func settle(_ state: inout TimerState) {
+    /// Delivers what is due, even if the clock's thread has not come to it yet, and stops what has run out while it was masked.
+    private func catchUp(_ state: inout TimerState) {
+        schedule(&state)
         if state.tscDeadline != 0, bus.hostTSC() &+ state.tscOffset >= state.tscDeadline { state.tscDeadline = 0 }
         if timerEntry & APICLVT.timerMode == 0, state.initialCount != 0, bus.clock.now &- state.start >= state.period {
             state.initialCount = 0
@@ -195,6 +196,14 @@ extension LocalAPIC {
     }
 
     // MARK: saved state
+
+    /// The count left, for a saved state. What is due is delivered: with the count at 0 nobody would know of it any more.
+    func saveCount() -> UInt32 {
+        timer.withLock { state in
+            catchUp(&state)
+            return currentCount(state)
+        }
+    }
 
     /// Takes the timer up where a saved one was: registers are in place, `current` is the count left. A TSC deadline waits for
     /// `setTSCOffset`, without which nobody knows whether it has passed.

@@ -9,8 +9,10 @@ extension LocalAPIC {
     /// The register page; only while the vCPU does not run.
     func savePage() -> [UInt8] {
         var page = [UInt8](repeating: 0, count: Self.pageSize)
+        // Before the other registers, where an interrupt that comes meanwhile is seen.
+        let count = saveCount()
         for register in 0..<APICRegister.count {
-            let value = register == APICRegister.currentCount ? readCurrentCount() : registers[register]
+            let value = register == APICRegister.currentCount ? count : registers[register]
             for byte in 0..<4 { page[register * 16 + byte] = UInt8(truncatingIfNeeded: value >> UInt32(byte * 8)) }
         }
         return page
