@@ -109,7 +109,7 @@ let package = Package(
         tests("SoftEngine", of: ["SoftEngine"]),
         tests("ACPITables", of: ["ACPITables"]),
         tests("HostLinux", of: ["HostLinux"]),
-        tests("ConsoleBackends", of: ["ConsoleBackends"]),
+        tests("ConsoleBackends", of: ["ConsoleBackends", "HostLinux"]),
         tests("VMRuntime", of: ["VMRuntime"]),
         tests("DavitCommands", of: ["DavitCommands"]),
         tests("EndToEnd", of: ["HostLinux"]),

@@ -112,6 +112,24 @@ int davit_signals_watch(int event_fd) {
     return sigaction(SIGPIPE, &ignore, NULL);
 }
 
+static int size_watcher = -1;
+
+static void on_size(int signal) {
+    (void)signal;
+    int error = errno;
+    uint64_t one = 1;
+    ssize_t result = write(size_watcher, &one, sizeof one);
+    (void)result;
+    errno = error;
+}
+
+int davit_terminal_watch_size(int event_fd) {
+    size_watcher = event_fd;
+    struct sigaction action = {.sa_handler = on_size, .sa_flags = SA_RESTART | SA_ONSTACK};
+    sigemptyset(&action.sa_mask);
+    return sigaction(SIGWINCH, &action, NULL);
+}
+
 // A signal frame with AVX-512 and AMX state is about 11 KiB.
 #define SIGNAL_STACK_SIZE 65536
 

@@ -7,7 +7,7 @@ import Synchronization
 ///
 /// When the reader is slow and 1 MiB is on its way, output is refused until there is room. Input waits for the guest, too; of a
 /// terminal's, what the guest leaves lying beyond 64 KiB is dropped, so that Ctrl-A is still noticed.
-public final class StreamChannel: ByteChannel {
+public final class StreamChannel: ConsoleChannel {
     private struct Input {
         var pending: [UInt8] = []
         var escape = EscapeSequence()
@@ -73,10 +73,8 @@ public final class StreamChannel: ByteChannel {
         loop.perform { [weak self] in self?.deliver() }
     }
 
-    /// Lets nobody wait for a slow reader any more, because the machine has been asked to stop at once.
     public func hurry() { output.hurry() }
 
-    /// Ends input, and waits until all output is written; once hurried, for half a second at most.
     public func close() {
         if let inputDescriptor { loop.forget(inputDescriptor) }
         receiver.withLock { $0.call = nil }

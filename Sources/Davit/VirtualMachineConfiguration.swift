@@ -22,6 +22,8 @@ public struct VirtualMachineConfiguration: Sendable {
     public var engine = ComponentChoice("auto")
     /// COM1 to COM4.
     public var serialPorts = [SerialPortConfiguration(attachment: .standardStreams)]
+    /// Ports of the virtio console, in order: Linux's hvc0 and so on, and `/dev/virtio-ports/NAME`.
+    public var consolePorts: [ConsolePortConfiguration] = []
     /// Disks, as the catalog knows them.
     public var disks: [ComponentChoice] = []
     /// Network cards, as the catalog knows them.
@@ -53,6 +55,7 @@ public struct VirtualMachineConfiguration: Sendable {
         machine.features = features
         machine.engine = engine
         machine.serialPorts = serialPorts.map(\.attachment.choice)
+        machine.consolePorts = consolePorts.map(\.choice)
         machine.disks = disks
         machine.networks = networks
         machine.sharedFolders = sharedFolders

@@ -62,6 +62,13 @@ extension MachineFlags {
                 SerialPortConfiguration(attachment: .init(try ComponentChoice(parsing: $0, flag: "--serial")))
             }
         }
+        configuration.consolePorts = try console.map {
+            ConsolePortConfiguration(attachment: .init(try ComponentChoice(parsing: $0, flag: "--console")))
+        }
+        // Standard input and output serve one port: a console that is asked for, before a serial port that is not.
+        if serial.isEmpty && configuration.consolePorts.contains(where: { $0.attachment.choice.name == "stdio" }) {
+            configuration.serialPorts = [SerialPortConfiguration(attachment: .nothing)]
+        }
         configuration.trace = try traceOptions()
         configuration.debugger = try single(gdb, "--gdb").map { try ComponentChoice(parsing: $0, flag: "--gdb") }
         configuration.resetAction = noReboot ? .end : .restart

@@ -69,6 +69,13 @@ struct MachineFlags: ParsableArguments {
     @Option(
         parsing: .unconditionalSingleValue,
         help: ArgumentHelp(
+            "What the next port of the virtio console leads to; with stdio, COM1 has nothing.",
+            valueName: "name,key=value"))
+    var console: [String] = []
+
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
             "How much is logged (error, warning, info, debug), or a file to log to; both by giving it twice.",
             valueName: "level|file"))
     var log: [String] = []
@@ -115,7 +122,8 @@ extension MachineFlags {
             ("--memory", memory),
             ("--cpus", cpus), ("--cpu", cpu), ("--engine", engine), ("--disk", disk), ("--network", network),
             ("--device", device),
-            ("--serial", serial), ("--log", log), ("--trace", trace), ("--gdb", gdb), ("--publish", publish),
+            ("--serial", serial), ("--console", console), ("--log", log), ("--trace", trace), ("--gdb", gdb),
+            ("--publish", publish),
             ("--volume", volume),
         ]
         return options.flatMap { flag, values in values.flatMap { [flag, $0] } }

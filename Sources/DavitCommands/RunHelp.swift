@@ -19,6 +19,8 @@ enum RunHelp {
         \(describe("Devices", Catalog.devices))
 
         \(describe("Serial ports", Catalog.serialPorts))
+
+        \(describe("Console ports", Catalog.consolePorts))
         """
     }
 

@@ -41,27 +41,13 @@ public final class GDBListener: Sendable {
         guard descriptor >= 0 else { throw SystemError("socket") }
         var yes: Int32 = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
-        if case .unix(let path) = address { removeDead(path, address) }
+        if case .unix(let path) = address { UnixSocket.removeDead(path) }
         guard address.withSocketAddress({ bind(descriptor, $0, $1) }) == 0, Glibc.listen(descriptor, 1) == 0 else {
             let error = SystemError("bind")
             Glibc.close(descriptor)
             throw error
         }
         return descriptor
-    }
-
-    /// A socket that nobody listens on any more: of a process that was killed.
-    private static func removeDead(_ path: String, _ address: GDBAddress) {
-        let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-        guard probe >= 0 else { return }
-        defer { Glibc.close(probe) }
-        let result = address.withSocketAddress { connect(probe, $0, $1) }
-        if result != 0 && errno == ECONNREFUSED && isSocket(path) { unlink(path) }
-    }
-
-    private static func isSocket(_ path: String) -> Bool {
-        var status = stat()
-        return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
     }
 
     private func acceptClient() {
@@ -130,6 +116,6 @@ public final class GDBListener: Sendable {
         loop.forget(listener)
         drop()
         Glibc.close(listener)
-        if case .unix(let path) = address { unlink(path) }
+        if case .unix(let path) = address { UnixSocket.remove(path) }
     }
 }

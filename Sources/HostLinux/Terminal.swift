@@ -42,6 +42,19 @@ public enum Terminal {
     }
 }
 
+/// Changes of the controlling terminal's size (SIGWINCH).
+public final class TerminalSizeChanges: Sendable {
+    public let event: EventFD
+
+    /// Installs the handler, for the life of the process.
+    public init() throws(SystemError) {
+        event = try EventFD()
+        // The handler uses the descriptor until the process ends: it is never closed.
+        _ = Unmanaged.passRetained(event)
+        guard davit_terminal_watch_size(event.descriptor) == 0 else { throw SystemError("sigaction") }
+    }
+}
+
 /// Requests from outside to end: SIGINT, SIGTERM, SIGHUP and SIGQUIT.
 public final class TerminationSignals: Sendable {
     /// Counts up by the signal's number.

@@ -10,6 +10,13 @@ public protocol ByteChannel: AnyObject, Sendable {
     func onWritable(_ callback: (@Sendable () -> Void)?)
     /// Who is told of bytes that come in. It returns how many it took; the rest is offered again after `resumeReading`.
     func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?)
+    /// Who is told whether anybody is at the far end: at once, and whenever that changes.
+    func onConnection(_ callback: (@Sendable (_ isConnected: Bool) -> Void)?)
     /// The receiver has room again. May call the receiver before it returns.
     func resumeReading()
+}
+
+extension ByteChannel {
+    /// As for a channel whose far end is always there.
+    public func onConnection(_ callback: (@Sendable (_ isConnected: Bool) -> Void)?) { callback?(true) }
 }

@@ -3,6 +3,7 @@ import DeviceBus
 import GuestMemory
 import HostLinux
 import MachineModel
+import VirtioDevices
 
 /// The chips of a machine from one reset to the next: buses, engine, and every device with its place.
 struct Board: Sendable {
@@ -15,6 +16,7 @@ struct Board: Sendable {
     private let serialPorts: [UART16550]
     private let power: PowerManagement
     private let channels: [BoardChannel]
+    private let terminalSize: TerminalSize?
     private let virtio: VirtioSlots
 
     /// Builds a PC for `machine`. Devices report to `control`.
@@ -43,7 +45,8 @@ struct Board: Sendable {
             interrupts = engine.interrupts
             socket = nil
         }
-        channels = machine.serialChannels.compactMap { $0.map(BoardChannel.init) }
+        channels = machine.allChannels.map(BoardChannel.init)
+        terminalSize = machine.terminalSize
 
         var serialPorts: [UART16550] = []
         do {
@@ -103,6 +106,14 @@ struct Board: Sendable {
                 try bus.ports.attach(port, name: "com\(number + 1)", at: PlatformLayout.Port.serial[number])
                 serialPorts.append(port)
             }
+            if !machine.consoleChannels.isEmpty {
+                let ports = zip(machine.consoleChannels, channels).map {
+                    VirtioConsole.Port(name: $0.name, channel: $1)
+                }
+                let console = VirtioConsole(name: "console", ports: ports)
+                try virtio.add(console, .pci)
+                machine.terminalSize?.observe { [weak console] in console?.setSize($0) }
+            }
         } catch {
             throw MachineError(.configuration, "the machine's own devices do not fit together: \(error)")
         }
@@ -128,6 +139,7 @@ struct Board: Sendable {
         clock.shutDown()
         virtio.detach()
         for port in serialPorts { port.flush() }
+        terminalSize?.observe(nil)
         for channel in channels { channel.detach() }
         socket?.connect(nil)
     }

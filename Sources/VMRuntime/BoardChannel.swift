@@ -21,6 +21,10 @@ final class BoardChannel: ByteChannel {
         if !isDetached.load(ordering: .acquiring) { line.onReceive(receiver) }
     }
 
+    func onConnection(_ callback: (@Sendable (Bool) -> Void)?) {
+        if !isDetached.load(ordering: .acquiring) { line.onConnection(callback) }
+    }
+
     func resumeReading() {
         if !isDetached.load(ordering: .acquiring) { line.resumeReading() }
     }
@@ -30,5 +34,6 @@ final class BoardChannel: ByteChannel {
         isDetached.store(true, ordering: .releasing)
         line.onWritable(nil)
         line.onReceive(nil)
+        line.onConnection(nil)
     }
 }

@@ -161,7 +161,7 @@ extension Machine {
                 if !isPaused { try start(board, &threads, debugger) }
                 done(failure)
             case .stop(let reason):
-                for channel in serialChannels { channel?.hurry() }
+                for channel in allChannels { channel.hurry() }
                 return .outcome(.stopped(reason))
             }
         }
@@ -175,7 +175,7 @@ extension Machine {
         for disk in disks { disk.device.close() }
         for network in networks { network.close() }
         for share in shares { share.server.close() }
-        for channel in serialChannels { channel?.close() }
+        for channel in allChannels { channel.close() }
         loop.stop()
         Terminal.restore()
     }

@@ -42,7 +42,11 @@ public final class Machine: Sendable {
     let loop: EventLoop
     /// What the user has given to boot; nil if it is on the first disk.
     let givenFiles: BootFiles?
-    let serialChannels: [StreamChannel?]
+    let serialChannels: [(any ConsoleChannel)?]
+    /// With the names that the guest finds them by; empty for consoles.
+    let consoleChannels: [(name: String, channel: any ConsoleChannel)]
+    /// Of the terminal that a console leads to; nil if none does.
+    let terminalSize: TerminalSize?
     let disks: [MachineDisk]
     let networks: [MachineNetwork]
     let shares: [MachineShare]
@@ -102,9 +106,22 @@ public final class Machine: Sendable {
                 }
             },
             onOutputFailure: { inbox.put(.stop(.consoleLost("\($0)"))) })
-        var channels: [StreamChannel?] = []
-        for port in configuration.serialPorts { channels.append(try Catalog.serialPorts.make(port, context)) }
+        var channels: [(any ConsoleChannel)?] = []
+        for port in configuration.serialPorts {
+            channels.append(try Catalog.serialPorts.make(port, context))
+            if let channel = channels.last ?? nil { opened.append { channel.close() } }
+        }
         serialChannels = channels
+        consoleChannels = try Self.openAll(configuration.consolePorts, &opened, close: { $0.channel.close() }) {
+            (choice, _) throws(MachineError) in
+            try Catalog.consolePorts.make(choice, context).map { (choice.settings[Catalog.consoleName] ?? "", $0) }
+        }
+        do throws(SystemError) {
+            let isOnTerminal = configuration.consolePorts.contains { $0.name == "stdio" }
+            terminalSize = isOnTerminal ? try TerminalSize(loop) : nil
+        } catch {
+            throw MachineError(.host, "the terminal's size cannot be watched: \(error)")
+        }
         isComplete = true
     }
 
@@ -122,6 +139,8 @@ public final class Machine: Sendable {
         }
         return parts
     }
+
+    var allChannels: [any ConsoleChannel] { serialChannels.compactMap(\.self) + consoleChannels.map(\.channel) }
 
     /// Makes `run` end soon, whatever the guest does. Any thread may call.
     public func requestStop(_ reason: StopReason) { inbox.put(.stop(reason)) }

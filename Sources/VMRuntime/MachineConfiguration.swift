@@ -1,4 +1,5 @@
 import HostLinux
+import VirtioDevices
 public import MachineModel
 
 /// What a machine is to be, as plain values. `validate` says whether it can be.
@@ -46,6 +47,8 @@ public struct MachineConfiguration: Equatable, Sendable {
     public var modules: [Module] = []
     /// COM1 to COM4, in order.
     public var serialPorts = [ComponentChoice("stdio")]
+    /// Ports of the virtio console, in order; without any there is no such device.
+    public var consolePorts: [ComponentChoice] = []
     /// Disks, in order: the guest's vda, vdb and so on.
     public var disks: [ComponentChoice] = []
     /// Network cards, in order.
@@ -93,6 +96,7 @@ public struct MachineConfiguration: Equatable, Sendable {
             throw MachineError(
                 .configuration, "--serial stdio is given twice; standard input and output serve one port")
         }
+        try validateConsolePorts()
         try Catalog.memories.validate(memory)
         try Catalog.processors.validate(processors)
         try Catalog.engines.validate(engine)
@@ -111,6 +115,33 @@ public struct MachineConfiguration: Equatable, Sendable {
         let tags = sharedFolders.map(\.tag)
         if let twice = tags.first(where: { tag in tags.count { $0 == tag } > 1 }) {
             throw MachineError(.configuration, "--volume: the tag '\(twice)' is given twice; choose another one")
+        }
+    }
+
+    private func validateConsolePorts() throws(MachineError) {
+        for port in consolePorts { try Catalog.consolePorts.validate(port) }
+        guard consolePorts.count <= VirtioConsole.maximumPorts else {
+            throw MachineError(
+                .configuration,
+                "--console is given \(consolePorts.count) times; a console has \(VirtioConsole.maximumPorts) ports at most"
+            )
+        }
+        guard (serialPorts + consolePorts).count(where: { $0.name == "stdio" }) <= 1 else {
+            throw MachineError(
+                .configuration,
+                "--console stdio clashes with another port on standard input and output, which serve one port")
+        }
+        let names = consolePorts.compactMap { $0.settings[Catalog.consoleName] }.filter { !$0.isEmpty }
+        for name in names {
+            guard name.utf8.count <= VirtioConsole.maximumName, !name.contains("/"), !name.contains("\0") else {
+                throw MachineError(
+                    .configuration,
+                    "--console: name='\(name)' cannot be; give at most \(VirtioConsole.maximumName) bytes without a slash"
+                )
+            }
+            guard names.count(where: { $0 == name }) == 1 else {
+                throw MachineError(.configuration, "--console: name='\(name)' is given twice; choose another one")
+            }
         }
     }
 

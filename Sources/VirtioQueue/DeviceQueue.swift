@@ -10,10 +10,6 @@ public final class DeviceQueue: Sendable {
         var inFlight = 0
         /// Chains were left in the ring because as many are in flight as may be.
         var isFull = false
-        /// A thread is in `serve`.
-        var isServing = false
-        /// Somebody else wanted to be.
-        var isWanted = false
         /// Called when nothing is in flight any more.
         var drained: [@Sendable () -> Void] = []
 
@@ -30,6 +26,7 @@ public final class DeviceQueue: Sendable {
     private let interrupt: @Sendable () -> Void
     /// Guards the ring. Nobody is called under it.
     private let state = Mutex(State())
+    private let serving = SharedWork()
 
     init(index: Int, interrupt: @escaping @Sendable () -> Void, fail: @escaping @Sendable (VirtioError) -> Void) {
         self.index = index
@@ -95,24 +92,11 @@ public final class DeviceQueue: Sendable {
         return chains
     }
 
-    /// Hands what is available to `body` until there is no more. While a thread is at it, others that come leave their work to it: so a
-    /// completion that finds room for more does not go deeper and deeper.
+    /// Hands what is available to `body` until there is no more, on one thread at a time.
     public func serve(_ body: ([DescriptorChain]) -> Void) {
-        let isFirst = state.withLock { state in
-            state.isWanted = state.isServing
-            defer { state.isServing = true }
-            return !state.isServing
-        }
-        guard isFirst else { return }
-        var isWanted = true
-        while isWanted {
+        serving.run {
             let chains = take()
             if !chains.isEmpty { body(chains) }
-            isWanted = state.withLock { state in
-                defer { state.isWanted = false }
-                state.isServing = state.isWanted
-                return state.isWanted
-            }
         }
     }
 

@@ -95,6 +95,22 @@ import Testing
                 "davit: --gdb has no setting 'color'; it has wait=on|off"
             ),
             (
+                ["run", "--kernel", "a", "--console", "stdio", "--serial", "stdio"], 78,
+                "davit: --console stdio clashes with another port on standard input and output, which serve one port"
+            ),
+            (
+                ["run", "--kernel", "a", "--console", "none,name=a/b"], 78,
+                "davit: --console: name='a/b' cannot be; give at most 64 bytes without a slash"
+            ),
+            (
+                ["run", "--kernel", "a", "--console", "none,name=a", "--console", "none,name=a"], 78,
+                "davit: --console: name='a' is given twice; choose another one"
+            ),
+            (
+                ["run", "--kernel", "a", "--console", "socket"], 78,
+                "davit: --console socket does not say where it is; write socket,path=..."
+            ),
+            (
                 ["run", "--kernel", "a", "--device", "debug-exit,port=door"], 78,
                 "davit: --device debug-exit: port='door' cannot be; give a number from 0 to 0xfffc"
             ),

@@ -259,6 +259,11 @@ final class PseudoTerminal {
 
     private var isHungUp = false
 
+    func setSize(rows: UInt16, columns: UInt16) {
+        var size = winsize(ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
+        _ = ioctl(controller, UInt(TIOCSWINSZ), &size)
+    }
+
     /// As if its window were closed.
     func hangUp() {
         isHungUp = true

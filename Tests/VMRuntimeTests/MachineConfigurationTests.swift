@@ -48,7 +48,7 @@ import Testing
         #expect(objection { $0.devices = [ComponentChoice("toaster")] }?.hasPrefix("--device 'toaster' is not") == true)
         #expect(
             objection { $0.serialPorts = [ComponentChoice("modem")] }
-                == "--serial 'modem' is not known; choose from: stdio, file, none")
+                == "--serial 'modem' is not known; choose from: stdio, file, socket, none")
     }
 
     @Test func settingsOfParts() {

@@ -13,7 +13,7 @@ import VirtioQueue
     private static let seeds = UInt64(getenv("DAVIT_FUZZ_SEEDS").map { String(cString: $0) } ?? "") ?? 40
 
     enum Kind: String, CaseIterable {
-        case block, readOnlyBlock, net, entropy, balloon, vsock, fileSystem
+        case block, readOnlyBlock, net, entropy, balloon, console, vsock, fileSystem
     }
 
     private func make(_ kind: Kind, _ memory: GuestMemory) throws -> (any VirtioDevice, close: () -> Void) {
@@ -28,6 +28,14 @@ import VirtioQueue
         case .net: (VirtioNet(port: MemoryPort(), name: "n", mac: [2, 0, 0, 0, 0, 1], pairCount: 2), {})
         case .entropy: (VirtioEntropy(name: "e"), {})
         case .balloon: (VirtioBalloon(name: "b", memory: memory), {})
+        case .console:
+            (
+                VirtioConsole(
+                    name: "c",
+                    ports: [
+                        .init(channel: MemoryByteChannel()), .init(name: "p", channel: MemoryByteChannel()),
+                    ]), {}
+            )
         case .vsock: try makeVsock()
         case .fileSystem: try makeFileSystem()
         }

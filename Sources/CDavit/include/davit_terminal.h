@@ -17,6 +17,9 @@ bool davit_terminal_is_raw(void);
 // Signals that the process was told to ignore stay ignored. Crashes put the terminal back first; SIGPIPE is ignored. 0, or -1 with errno.
 int davit_signals_watch(int event_fd);
 
+// A change of the controlling terminal's size adds 1 to the eventfd `event_fd`. 0, or -1 with errno.
+int davit_terminal_watch_size(int event_fd);
+
 // Gives the calling thread a stack of its own for signal handlers, so that a stack overflow is survived long enough.
 // 0, or -1 with errno. The stack is freed by davit_signals_drop_stack.
 int davit_signals_make_stack(void);

@@ -55,8 +55,7 @@ public final class VirtioVsock: VirtioDevice {
         self.name = name
         self.cid = cid
         self.path = path
-        unlinkSocket(path)
-        listener = try makeUnixSocket(path) { bind($0, $1, $2) == 0 && listen($0, 64) == 0 }
+        listener = try UnixSocket.listen(path)
         loop = try EventLoop(name: "davit-\(name)")
         try loop.watch(listener) { [weak self] in self?.accept() }
     }
@@ -65,7 +64,7 @@ public final class VirtioVsock: VirtioDevice {
     public func close() {
         loop.stop()
         Glibc.close(listener)
-        unlinkSocket(path)
+        UnixSocket.remove(path)
         state.withLock { state in
             for connection in state.connections.values { Glibc.close(connection.descriptor) }
             for descriptor in state.greeting.keys { Glibc.close(descriptor) }
@@ -162,7 +161,7 @@ public final class VirtioVsock: VirtioDevice {
         }
         let target = "\(path)_\(key.hostPort)"
         do throws(SystemError) {
-            let descriptor = try makeUnixSocket(target) { Glibc.connect($0, $1, $2) == 0 }
+            let descriptor = try UnixSocket.connect(target)
             var connection = VsockConnection(descriptor: descriptor, phase: .open)
             connection.take(header)
             guard watch(key, connection, &state) else { return refuse(key, &state) }
@@ -354,10 +353,7 @@ public final class VirtioVsock: VirtioDevice {
     }
 
     private func accept() {
-        let descriptor = Glibc.accept(listener, nil, nil)
-        guard descriptor >= 0 else { return }
-        _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
-        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        guard let descriptor = UnixSocket.accept(listener) else { return }
         state.withLock { state in
             guard state.isActive, state.greeting.count + state.connections.count < Self.maximumConnections else {
                 Glibc.close(descriptor)
@@ -408,26 +404,4 @@ public final class VirtioVsock: VirtioDevice {
             answer(&state, key, VsockOperation.request)
         }
     }
-}
-
-/// A Unix stream socket with `path` as its address, which `use` binds or connects it to; neither waits.
-private func makeUnixSocket(
-    _ path: String, _ use: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Bool
-) throws(SystemError) -> Int32 {
-    guard let address = sockaddr_un(path: path) else { throw SystemError("socket", code: ENAMETOOLONG) }
-    let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-    let descriptor = socket(AF_UNIX, kind, 0)
-    guard descriptor >= 0 else { throw SystemError("socket") }
-    guard SocketAddress.with(address, { use(descriptor, $0, $1) }) else {
-        let error = SystemError("bind")
-        Glibc.close(descriptor)
-        throw error
-    }
-    return descriptor
-}
-
-/// Removes a socket, and nothing else, of that name.
-private func unlinkSocket(_ path: String) {
-    var status = stat()
-    if lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK { unlink(path) }
 }
