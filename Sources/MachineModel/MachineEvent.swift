@@ -13,6 +13,8 @@ public enum MachineEvent: Equatable, Sendable {
 public enum ResetCause: Equatable, Sendable {
     case keyboardController
     case resetRegister
+    /// The guest has not reloaded its watchdog in time.
+    case watchdog
     case tripleFault(report: String)
 }
 

@@ -33,6 +33,8 @@ public enum PlatformLayout {
 
         /// ACPI's fixed hardware, from the PM1a event block to the end of GPE0.
         public static let powerManagement: ClosedRange<UInt16> = 0x600...0x62F
+        /// The watchdog's, which the WDAT describes.
+        public static let watchdog: ClosedRange<UInt16> = 0x640...0x647
         /// PM1a_EVT_BLK: PM1_STS, then PM1_EN; 4 bytes.
         public static let pm1aEvent: UInt16 = 0x600
         /// PM1a_CNT_BLK: 2 bytes.

@@ -20,7 +20,10 @@ struct Board: Sendable {
     private let virtio: VirtioSlots
 
     /// Builds a PC for `machine`. Devices report to `control`.
-    init(_ machine: Machine, engine choice: ComponentChoice, control: BoardControl) throws(MachineError) {
+    /// `cause`: of the reset that it wakes from, if there was one.
+    init(
+        _ machine: Machine, engine choice: ComponentChoice, control: BoardControl, after cause: ResetCause?
+    ) throws(MachineError) {
         let configuration = machine.configuration
         let log = machine.log
         let clock: MonotonicClock
@@ -123,7 +126,10 @@ struct Board: Sendable {
         for device in configuration.devices {
             try Catalog.devices.make(
                 device,
-                DeviceContext(bus: bus, control: control, clock: clock, memory: machine.memory, virtio: virtio))
+                DeviceContext(
+                    bus: bus, control: control, clock: clock, memory: machine.memory, virtio: virtio,
+                    wasResetByWatchdog: cause == .watchdog, isHeld: { [isHeld = machine.isHeld] in isHeld.isSet },
+                    log: log))
         }
     }
 

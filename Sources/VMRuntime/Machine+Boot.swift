@@ -1,5 +1,6 @@
 import ACPITables
 import BootLoaders
+import Chipset
 import GuestMemory
 import HostLinux
 import MachineModel
@@ -14,7 +15,9 @@ extension Machine {
     }
 
     /// Builds the chips and the engine, while another thread writes the firmware's tables and loads the kernel: to start up quickly.
-    func makeBoard(engine: ComponentChoice) throws(MachineError) -> Board {
+    ///
+    /// `cause`: of the reset that it is to wake from, if there was one.
+    func makeBoard(engine: ComponentChoice, after cause: ResetCause?) throws(MachineError) -> Board {
         let loading = Loading()
         let loader: HostThread
         do throws(SystemError) {
@@ -28,7 +31,8 @@ extension Machine {
         }
         let board: Board
         do throws(MachineError) {
-            board = try Board(self, engine: engine, control: BoardControl { [inbox] in inbox.put(.machine($0)) })
+            board = try Board(
+                self, engine: engine, control: BoardControl { [inbox] in inbox.put(.machine($0)) }, after: cause)
         } catch {
             loader.join()
             throw error
@@ -53,13 +57,24 @@ extension Machine {
             disk: disks[0], path: configuration.disks[0].settings["path"] ?? "", configuration, log: log)
     }
 
+    private static let watchdogTable: ACPITable = {
+        let base = PlatformLayout.Port.watchdog.lowerBound
+        typealias Register = Watchdog.Register
+        return WDAT.table(
+            WDAT.Registers(
+                control: base + Register.control, running: Watchdog.Control.running, resets: Watchdog.Control.resets,
+                status: base + Register.status, preset: base + Register.preset, count: base + Register.count,
+                reload: base + Register.reload, tick: UInt32(Watchdog.tick), counts: Watchdog.counts))
+    }()
+
     private func loadKernel() throws(MachineError) -> LoadedKernel {
         let files = try bootFiles()
         do {
             let tables = try ACPITableSet(
                 ACPIPlatform(
                     processorCount: configuration.cpuCount, serialPorts: Set(configuration.serialPorts.indices),
-                    virtioCount: configuration.virtioMMIOCount))
+                    virtioCount: configuration.virtioMMIOCount,
+                    tables: configuration.devices.contains { $0.name == Catalog.watchdog } ? [Self.watchdogTable] : []))
             let request = BootRequest(
                 kernel: files.kernel, initrd: files.initrd, modules: files.modules, commandLine: files.commandLine,
                 rsdp: tables.rsdp)

@@ -1,7 +1,6 @@
 import GuestMemory
 import HostLinux
 import MachineModel
-import Synchronization
 
 extension Machine {
     /// How long a guest that has reported a panic may take to reset the machine by itself (Linux: `panic=`), in milliseconds.
@@ -17,9 +16,10 @@ extension Machine {
         }
         var notice = engineReason
         var isFirst = true
+        var cause: ResetCause?
         var engine = engine
         while true {
-            var board = try makeBoard(engine: engine)
+            var board = try makeBoard(engine: engine, after: cause)
             // Only now, so that a mistake is the one line that the user gets.
             if let line = notice.take() { log.write(.warning, line) }
             if isFirst { onStart() }
@@ -29,9 +29,10 @@ extension Machine {
             if log.level >= .debug || configuration.printsStatistics { printStatistics(of: board) }
             switch event {
             case .outcome(let outcome): return outcome
-            case .reset(let cause):
+            case .reset(let event):
                 if configuration.resetAction == .end { return .reset }
-                log.write(.info, "the guest reset the machine (\(cause)); starting over")
+                log.write(.info, "the guest reset the machine (\(event)); starting over")
+                cause = event
             }
         }
     }
@@ -67,7 +68,7 @@ extension Machine {
         _ board: Board, _ threads: inout VCPUThreads, _ debugger: MachineDebugger?
     ) throws(MachineError) {
         guard threads.threads.isEmpty else { return }
-        threads.isStopping = StopFlag()
+        threads.isStopping = SharedFlag()
         for vcpu in board.engine.vcpus where debugger?.lets(vcpu.index) ?? true {
             do throws(SystemError) {
                 threads.threads.append(
@@ -88,13 +89,15 @@ extension Machine {
                     .host, "no thread for vCPU \(vcpu.index): \(error); lower --cpus or raise the limit on processes")
             }
         }
+        isHeld.set(false)
         ProgramPages.release()
     }
 
     /// Waits for all vCPUs' threads; gives what the debugger is not to hear of yet: vCPUs that have stopped for it besides.
     private func stop(_ board: Board, _ threads: inout VCPUThreads) -> [(vcpu: Int, reason: DebugStop)] {
         guard !threads.threads.isEmpty else { return [] }
-        threads.isStopping.set()
+        isHeld.set(true)
+        threads.isStopping.set(true)
         for vcpu in board.engine.vcpus { vcpu.requestStop() }
         for thread in threads.threads { thread.join() }
         threads.threads = []
@@ -184,12 +187,5 @@ extension Machine {
 /// The threads of vCPUs that run, empty if they stand.
 private struct VCPUThreads {
     var threads: [HostThread] = []
-    var isStopping = StopFlag()
-}
-
-/// vCPUs that were started together are to stop.
-private final class StopFlag: Sendable {
-    private let value = Atomic<Bool>(false)
-    var isSet: Bool { value.load(ordering: .acquiring) }
-    func set() { value.store(true, ordering: .releasing) }
+    var isStopping = SharedFlag()
 }

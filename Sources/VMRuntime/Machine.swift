@@ -51,6 +51,8 @@ public final class Machine: Sendable {
     let networks: [MachineNetwork]
     let shares: [MachineShare]
     let inbox: Inbox<Event>
+    /// vCPUs stand, since the user or the debugger wants them to.
+    let isHeld = SharedFlag()
     /// Where a debugger is waited for, and whether nothing runs before.
     let debugListener: (listener: GDBListener, waits: Bool)?
 

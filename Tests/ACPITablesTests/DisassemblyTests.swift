@@ -16,6 +16,12 @@ struct DisassemblyTests {
         platform.devices = [
             .device("TEST", [.named("_HID", .eisaID("PNP0C02")), .named("BIG", .integer(1 << 40))])
         ]
+        platform.tables = [
+            WDAT.table(
+                .init(
+                    control: 0x640, running: 1, resets: 2, status: 0x641, preset: 0x642, count: 0x644, reload: 0x646,
+                    tick: 100, counts: 1...0xFFFF))
+        ]
         for (_, table) in try ACPITableSet(platform).tables {
             let name = table.signature.lowercased()
             try directory.write(table.bytes, to: "\(name).dat")

@@ -13,6 +13,11 @@ public struct DeviceContext: Sendable {
     let clock: any VMClock
     let memory: GuestMemory
     let virtio: VirtioSlots
+    /// The machine was reset by it just now.
+    let wasResetByWatchdog: Bool
+    /// vCPUs stand because the user wants them to.
+    let isHeld: @Sendable () -> Bool
+    let log: Log
 
     /// Puts a virtio device on the board.
     fileprivate func add(
@@ -27,6 +32,8 @@ public struct DeviceContext: Sendable {
 }
 
 extension Catalog {
+    static let watchdog = "watchdog"
+
     /// Devices beyond those that every machine has.
     public static let devices = CatalogSection<DeviceContext, Void>(
         flag: "--device",
@@ -42,6 +49,30 @@ extension Catalog {
                         at: first...first + (DebugExit.defaultSize - 1))
                 } catch {
                     throw MachineError(.configuration, "--device debug-exit: \(error); give another port")
+                }
+            },
+            CatalogEntry(
+                watchdog, summary: "a watchdog timer, which Linux's wdat_wdt drives",
+                options: [
+                    .choice(
+                        "action", "what becomes of a guest that does not reload it (reset, poweroff)",
+                        defaultValue: "reset", of: ["reset", "poweroff"])
+                ]
+            ) { (settings, context) throws(MachineError) in
+                let resets = settings.text("action") == "reset"
+                let device = Watchdog(
+                    clock: context.clock, hasExpired: context.wasResetByWatchdog, isHeld: context.isHeld
+                ) { [control = context.control, log = context.log] in
+                    log.write(
+                        .warning,
+                        "the guest's watchdog has expired: \(resets ? "the machine starts over" : "the machine is switched off")"
+                    )
+                    control.report(resets ? .reset(.watchdog) : .powerOff)
+                }
+                do throws(BusError) {
+                    try context.bus.ports.attach(device, name: watchdog, at: PlatformLayout.Port.watchdog)
+                } catch {
+                    throw MachineError(.configuration, "--device watchdog: \(error); give it once")
                 }
             },
             CatalogEntry("entropy", summary: "random bytes of the host's", options: [.transport]) {
