@@ -83,20 +83,24 @@ struct CopyCommand: ParsableCommand, CommandWithStatus {
         guard pipe(&ends) == 0 else { throw StoreError("no pipe (\(String(cString: strerror(errno))))") }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         var statuses: [Int32] = []
+        var process: pid_t = 0
         if from.machine == nil {
-            let process = try HostProgram.start(send, input: nil, output: ends[1])
-            close(ends[1])
             defer { close(ends[0]) }
-            statuses.append(try guest.run(receive, input: ends[0], output: STDERR_FILENO, signals: signals))
+            statuses.append(
+                try guest.run(receive, input: ends[0], output: STDERR_FILENO, signals: signals) {
+                    process = try HostProgram.start(send, input: nil, output: ends[1])
+                    close(ends[1])
+                })
             kill(process, SIGPIPE)
-            statuses.append(ChildProcess.waitForEnd(of: process))
         } else {
-            let process = try HostProgram.start(receive, input: ends[0], output: STDERR_FILENO)
-            close(ends[0])
-            statuses.append(try guest.run(send, input: nil, output: ends[1], signals: signals))
+            statuses.append(
+                try guest.run(send, input: nil, output: ends[1], signals: signals) {
+                    process = try HostProgram.start(receive, input: ends[0], output: STDERR_FILENO)
+                    close(ends[0])
+                })
             close(ends[1])
-            statuses.append(ChildProcess.waitForEnd(of: process))
         }
+        statuses.append(ChildProcess.waitForEnd(of: process))
         guard let failure = statuses.first(where: { $0 != 0 }) else { return 0 }
         DavitCommand.complain("'\(self.from)' was not copied to '\(self.to)'")
         return failure == ExitStatus.noCommand ? failure : ExitStatus.noSuchState

@@ -73,10 +73,13 @@ struct Guest {
         return status(of: end)
     }
 
-    /// Runs a program on descriptors; the exit status.
-    func run(_ words: [String], input: Int32?, output: Int32, signals: TerminationSignals) throws -> Int32 {
+    /// Runs a program on descriptors; the exit status. `prepare` is called when the guest has answered, before the program starts.
+    func run(
+        _ words: [String], input: Int32?, output: Int32, signals: TerminationSignals, prepare: () throws -> Void
+    ) throws -> Int32 {
         let connection = try connect(signals.event)
         defer { close(connection) }
+        try prepare()
         var session = GuestSession(
             GuestCommand(words), over: connection, input: input, output: output, errorOutput: STDERR_FILENO,
             signals: signals.event)
