@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-disks fuzz-devices kill-disks debian check-debian check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress check-share clean
+.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-instructions fuzz-disks kill-disks debian check-debian check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress check-share clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -27,9 +27,14 @@ bench: setup build
 oracle: packages
 	$(RELEASE) --product davit-oracle
 
-# Goes on until a mismatch or Ctrl-C; FUZZ_CASES=n stops after n of each kind.
+# What guests, files and clients may send, by libFuzzer, for TIME seconds each; then instructions, CASES of each kind.
 fuzz: oracle
-	scripts/fuzz
+	scripts/fuzz-inputs $(or $(TIME),60)
+	FUZZ_CASES=$(or $(CASES),200000) scripts/fuzz-instructions
+
+# Goes on until a mismatch or Ctrl-C.
+fuzz-instructions: oracle
+	scripts/fuzz-instructions
 
 # Kills a writer of qcow2 images 200 times; KILLS=n for another number.
 kill-disks: torture
@@ -38,10 +43,6 @@ kill-disks: torture
 # Opens images with random bytes changed, ROUNDS of them; DAVIT_NOISE_SEED repeats a run.
 fuzz-disks: packages
 	DAVIT_NOISE_ROUNDS=$(or $(ROUNDS),20000) $(SWIFT) test --no-parallel --filter noiseInHeadersAndTables
-
-# Sends random requests to every device, SEEDS for each.
-fuzz-devices: packages
-	DAVIT_FUZZ_SEEDS=$(or $(SEEDS),2000) $(SWIFT) test --no-parallel --filter anythingIsSurvived
 
 # A Debian 12 root disk with its kernel, and what must hold of it, booted from raw with that kernel and from qcow2 with its own.
 # ENGINE=kvm for the other engine.

@@ -104,7 +104,7 @@ let package = Package(
             swiftSettings: strict),
 
         // Tests.
-        room("DavitTesting", on: ["GuestMemory", "MachineModel"]),
+        room("DavitTesting", on: ["GuestMemory", "MachineModel", "VirtioQueue"]),
         tests("GuestMemory", of: ["GuestMemory"]),
         tests("SoftEngine", of: ["SoftEngine"]),
         tests("ACPITables", of: ["ACPITables"]),
@@ -139,3 +139,17 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// libFuzzer's programs have their own main and are instrumented, so they are no part of an ordinary build: see scripts/fuzz.
+if Context.environment["DAVIT_FUZZING"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "davit-fuzz",
+            dependencies: [
+                "BlockFormats", "CDavit", "DavitTesting", "DeviceBus", "FileShares", "GDBServer", "GuestMemory",
+                "HostLinux",
+                "MachineModel",
+                "PCI", "VirtioDevices", "VirtioQueue", "VirtioTransport",
+            ],
+            path: "Fuzzing", swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])]))
+}

@@ -3,13 +3,14 @@ import MachineModel
 
 extension MMIOBus: MMIOSpace {
     private struct Place: MMIOPlace {
-        let bus: MMIOBus
+        /// Weak, since the bus has the device, which may have the place.
+        weak let bus: MMIOBus?
         let attachment: Attachment
 
         func move(to start: GuestPhysicalAddress?) -> Bool {
             do throws(BusError) {
-                try bus.move(attachment, to: start)
-                return true
+                try bus?.move(attachment, to: start)
+                return bus != nil
             } catch {
                 return false
             }

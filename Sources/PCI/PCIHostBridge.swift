@@ -11,7 +11,8 @@ public final class PCIHostBridge: Sendable {
     private static let identity = PCIIdentity(vendorID: 0x8086, deviceID: 0x0D57, classCode: 0x06_00_00)
 
     private let bus = PCIBus()
-    private let memory: any MMIOSpace
+    /// Weak, since the bridge's configuration space is a device there.
+    private weak let memory: (any MMIOSpace)?
     private let makeLineEnd: @Sendable (_ line: Int) -> any IRQLine
     /// Guards the next address to hand out for a BAR, and the end of what there is.
     private let freeMemory: Mutex<(next: UInt64, end: UInt64)>
@@ -34,6 +35,7 @@ public final class PCIHostBridge: Sendable {
         capabilities: [PCIVendorCapability] = []
     ) throws(PCIError) -> PCIFunction {
         guard let device = bus.firstFree else { throw .busFull(name) }
+        guard let memory else { throw .noPlace(name) }
         let line = PlatformLayout.PCI.line(device: device, pin: 0)
         let function = try PCIFunction(
             identity, name: name, bars: bars, msix: msix, capabilities: capabilities,

@@ -129,6 +129,17 @@ final class DavitProcess {
         Self.numbers(in: "/proc").filter { Self.state(of: $0)?.parent == process }
     }
 
+    /// How many files it has open.
+    var descriptors: Int { Self.numbers(in: "/proc/\(process)/fd").count }
+
+    /// Memory that is no file's, in KiB (proc(5), RssAnon).
+    var ownMemory: Int {
+        let line = Self.contents(of: "/proc/\(process)/status").split(separator: "\n").first {
+            $0.hasPrefix("RssAnon:")
+        }
+        return line?.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? Int.max
+    }
+
     /// True unless the process is gone, or is dead and only waits for its parent to notice.
     static func isThere(_ number: pid_t) -> Bool { state(of: number).map { $0.letter != "Z" } ?? false }
 

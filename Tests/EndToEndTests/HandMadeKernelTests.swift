@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 /// How a machine ends, with guests of a few instructions, on every engine that this host has.
@@ -37,6 +38,23 @@ import Testing
         let (status, text) = run(engine, [0xFA, 0xF4])
         #expect(status == 82)
         #expect(text.hasPrefix("davit: the guest halted with interrupts off, and nothing can wake it\n"))
+    }
+
+    /// A guest that does nothing but reset: what a machine was before is gone, and takes no memory or descriptor any more.
+    @Test(arguments: TestEngine.all) func resetsLeaveNothingBehind(engine: String) {
+        // mov dx, 0xcf9; mov al, 6; out dx, al; hlt
+        let kernel = HandMadeKernel(code: [0x66, 0xBA, 0xF9, 0x0C, 0xB0, 0x06, 0xEE, 0xF4, 0xEB, 0xFD])
+        let davit = DavitProcess([
+            "run", "--engine", engine, "--kernel", kernel.path, "--memory", "16", "--device", "entropy", "--device",
+            "balloon", "--device", "watchdog", "--console", "none", "--log", "info",
+        ])
+        var resets = 0
+        for _ in 0..<200 where davit.waitFor("starting over\n", seconds: 20) { resets += 1 }
+        #expect(resets == 200)
+        #expect(davit.descriptors < 64)
+        #expect(davit.ownMemory < 64 << 10, "KiB")
+        davit.signal(SIGTERM)
+        #expect(davit.waitForExit(seconds: 20) == 128 + SIGTERM)
     }
 
     @Test(arguments: TestEngine.all) func tripleFaultIsReportedWithRegisters(engine: String) {

@@ -1,14 +1,12 @@
-import DavitTesting
 import GuestMemory
 import Synchronization
-import Testing
 import VirtioQueue
 
 /// A device with queues that the test serves by hand, and its transport's part.
-final class DeviceBench: VirtioHost {
-    let memory: GuestMemory
-    let device: any VirtioDevice
-    let queues: [GuestQueue]
+public final class DeviceBench: VirtioHost {
+    public let memory: GuestMemory
+    public let device: any VirtioDevice
+    public let queues: [GuestQueue]
 
     private struct Record {
         var interrupts: [Int] = []
@@ -17,12 +15,12 @@ final class DeviceBench: VirtioHost {
     }
 
     private let record = Mutex(Record())
-    var interrupts: [Int] { record.withLock { $0.interrupts } }
-    var configurationChanges: Int { record.withLock { $0.configurationChanges } }
-    var failures: [VirtioError] { record.withLock { $0.failures } }
+    public var interrupts: [Int] { record.withLock { $0.interrupts } }
+    public var configurationChanges: Int { record.withLock { $0.configurationChanges } }
+    public var failures: [VirtioError] { record.withLock { $0.failures } }
 
     /// Connects and activates the device with `size` entries in each queue.
-    init(
+    public init(
         _ device: any VirtioDevice, memory: GuestMemory = try! GuestMemory(size: 8 << 20), size: UInt16 = 16,
         isPacked: Bool = false, without refused: VirtioFeatures = []
     ) {
@@ -37,7 +35,7 @@ final class DeviceBench: VirtioHost {
     }
 
     /// Agrees on all features but those refused.
-    func activate(without refused: VirtioFeatures = []) {
+    public func activate(without refused: VirtioFeatures = []) {
         var features = device.features.union([.version1, .indirectDescriptors]).subtracting(refused)
         if queues[0].isPacked { features.insert(.packedRing) }
         let rings = queues.map { queue in
@@ -49,27 +47,30 @@ final class DeviceBench: VirtioHost {
         device.activate(rings, features: features)
     }
 
-    func interrupt(queue: Int) { record.withLock { $0.interrupts.append(queue) } }
-    func configurationChanged() { record.withLock { $0.configurationChanges += 1 } }
+    public func interrupt(queue: Int) { record.withLock { $0.interrupts.append(queue) } }
+    public func configurationChanged() { record.withLock { $0.configurationChanges += 1 } }
 
-    func deviceFailed(_ error: VirtioError) { record.withLock { $0.failures.append(error) } }
+    public func deviceFailed(_ error: VirtioError) { record.withLock { $0.failures.append(error) } }
 
-    func put(_ bytes: [UInt8], at address: UInt64) {
+    public func put(_ bytes: [UInt8], at address: UInt64) {
         try! memory.write(bytes: bytes, at: GuestPhysicalAddress(address))
     }
 
-    func put<Value: BitwiseCopyable>(_ value: Value, at address: UInt64) {
+    public func put<Value: BitwiseCopyable>(_ value: Value, at address: UInt64) {
         try! memory.write(value, at: GuestPhysicalAddress(address))
     }
 
-    func bytes(at address: UInt64, _ count: Int) -> [UInt8] {
+    public func bytes(at address: UInt64, _ count: Int) -> [UInt8] {
         try! memory.readBytes(at: GuestPhysicalAddress(address), count: count)
     }
 }
 
 /// Something that has happened, or not yet.
-final class Flag: Sendable {
+public final class Flag: Sendable {
     private let value = Atomic<Bool>(false)
-    var isSet: Bool { value.load(ordering: .acquiring) }
-    func set() { value.store(true, ordering: .releasing) }
+
+    public init() {}
+
+    public var isSet: Bool { value.load(ordering: .acquiring) }
+    public func set() { value.store(true, ordering: .releasing) }
 }
