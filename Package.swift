@@ -32,6 +32,8 @@ let package = Package(
         // Floor 0: ground.
         .target(name: "CDavit"),
         .target(name: "CCompression", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("zstd")]),
+        // Linked statically: a library more would cost each start its loading.
+        .target(name: "CYAML", linkerSettings: [.linkedLibrary(":libyaml.a")]),
         room("HostLinux", on: ["CDavit", .product(name: "SystemPackage", package: "swift-system")]),
         room("X86Assembler", on: ["CDavit", "HostLinux"]),
 
@@ -51,6 +53,7 @@ let package = Package(
         room("ConsoleBackends", on: ["MachineModel", "HostLinux"]),
         room("BlockFormats", on: ["CDavit", "CCompression", "HostLinux", "MachineModel"]),
         room("FileShares", on: ["CDavit", "HostLinux", "MachineModel"]),
+        room("YAML", on: ["CYAML"]),
         room("MachineStore", on: ["CDavit", "HostLinux"]),
         room("DiskContents", on: ["HostLinux", "MachineModel"]),
         room("GuestAgent", on: ["HostLinux"], embedding: ["agent.pl"]),
@@ -78,7 +81,7 @@ let package = Package(
             "DavitCommands",
             on: [
                 "BlockFormats", "CDavit", "ConsoleBackends", "Davit", "GuestAgent", "HostLinux", "MachineModel",
-                "MachineStore", "VMRuntime",
+                "MachineStore", "VMRuntime", "YAML",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             embedding: ["debian.sh"]),
@@ -105,6 +108,7 @@ let package = Package(
 
         // Tests.
         room("DavitTesting", on: ["GuestMemory", "MachineModel", "VirtioQueue"]),
+        tests("YAML", of: ["YAML"]),
         tests("GuestMemory", of: ["GuestMemory"]),
         tests("SoftEngine", of: ["SoftEngine"]),
         tests("ACPITables", of: ["ACPITables"]),

@@ -14,7 +14,7 @@ public struct DavitCommand: ParsableCommand {
             PauseCommand.self, EngineCommand.self,
             ResumeCommand.self, RestartCommand.self, RemoveCommand.self, ListCommand.self, InspectCommand.self,
             LogsCommand.self, ConsoleVerb.self, ExecCommand.self, ShellCommand.self, CopyCommand.self,
-            StatsCommand.self, RenameCommand.self, CloneCommand.self,
+            StatsCommand.self, RenameCommand.self, CloneCommand.self, UpCommand.self, DownCommand.self,
             ImageCommand.self, DiskCommand.self, DoctorCommand.self, CompletionCommand.self,
             VersionCommand.self,
             MachineProcess.self,

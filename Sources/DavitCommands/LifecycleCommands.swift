@@ -69,7 +69,9 @@ struct StopCommand: ParsableCommand {
     @Argument(help: "The machines.", completion: .machines)
     var names: [String]
 
-    func validate() throws {
+    func validate() throws { try Self.check(seconds: seconds) }
+
+    static func check(seconds: Int) throws {
         guard (0...86400).contains(seconds) else {
             throw ValidationError("--time '\(seconds)' cannot be: give 0 to 86400")
         }

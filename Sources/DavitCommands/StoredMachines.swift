@@ -7,18 +7,21 @@ import MachineStore
 enum StoredMachines {
     static func find(_ name: String) throws -> MachineDirectory { try MachineStore().find(name) }
 
-    /// Keeps a machine; what is wrong with its flags is said before. Its disk lies over `image`, if that is not nil.
+    /// Keeps a machine; what is wrong with its flags is said before. Its disk lies over `image`, if that is not nil. `file` is the davit.yaml
+    /// that describes it.
     static func create(
-        name: String?, _ flags: MachineFlags, image: StoredImage?, cloudInit: String?, isRemovedAtEnd: Bool
+        name: String?, _ flags: MachineFlags, image: StoredImage?, cloudInit: String?, isRemovedAtEnd: Bool,
+        file: String? = nil
     ) throws -> MachineDirectory {
         _ = try flags.makeLog()
         try flags.makeConfiguration(rootDisk: image?.disk).validate()
         guard let place = getcwd(nil, 0) else { throw StoreError("the working directory is gone; change to another") }
         let directory = String(cString: place)
         free(place)
-        let configuration = StoredConfiguration(
+        var configuration = StoredConfiguration(
             created: Int64(time(nil)), directory: directory, arguments: flags.arguments,
             isRemovedAtEnd: isRemovedAtEnd, image: image?.id)
+        configuration.file = file
         let seed = try cloudInit.map { try SeedDisk(userData: $0, hostname: name) }
         return try MachineStore().create(name: name, configuration) { fresh in
             try seed?.write(in: fresh)

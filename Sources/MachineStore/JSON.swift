@@ -10,6 +10,8 @@ public enum JSON: Equatable, Sendable, CustomStringConvertible {
     public struct Member: Equatable, Sendable {
         public let name: String
         public let value: JSON
+
+        public init(name: String, value: JSON) { (self.name, self.value) = (name, value) }
     }
 
     public init(_ members: KeyValuePairs<String, JSON>) {

@@ -123,6 +123,14 @@ public struct MachineStore: Sendable {
         _ = lock
     }
 
+    /// Has a machine that does not run be made otherwise from its next start on.
+    public func reconfigure(
+        _ machine: MachineDirectory, _ configuration: StoredConfiguration, holding lock: MachineLock
+    ) throws(StoreError) {
+        try SmallFile.write(machine.path + "/" + MachineDirectory.configurationFile, configuration.json.description)
+        _ = lock
+    }
+
     static func makeDirectories(_ path: String) throws(StoreError) {
         var place = ""
         for part in path.split(separator: "/") {

@@ -10,6 +10,8 @@ public struct StoredConfiguration: Equatable, Sendable {
     public var isRemovedAtEnd: Bool
     /// The image over which the machine's own disk lies, if it has one.
     public var image: String?
+    /// The davit.yaml that made it, if one did: an absolute path.
+    public var file: String?
 
     public init(created: Int64, directory: String, arguments: [String], isRemovedAtEnd: Bool, image: String? = nil) {
         self.created = created
@@ -25,7 +27,7 @@ public struct StoredConfiguration: Equatable, Sendable {
         JSON([
             "version": .number(Self.version), "created": .number(created), "directory": .string(directory),
             "arguments": .array(arguments.map(JSON.string)), "removeAtEnd": .bool(isRemovedAtEnd),
-            "image": image.map(JSON.string) ?? .null,
+            "image": image.map(JSON.string) ?? .null, "file": file.map(JSON.string) ?? .null,
         ])
     }
 
@@ -38,6 +40,7 @@ public struct StoredConfiguration: Equatable, Sendable {
         self.init(
             created: created, directory: directory, arguments: arguments.compactMap(\.text),
             isRemovedAtEnd: isRemovedAtEnd, image: json["image"]?.text)
+        file = json["file"]?.text
     }
 }
 
