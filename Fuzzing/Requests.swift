@@ -59,6 +59,7 @@ func fuzzRequests(_ input: FuzzInput) {
         bench.queues[index].add(buffers)
         device.notify(queue: index)
         while bench.queues[index].takeUsed() != nil {}
+        if step == 0x5B { _ = bench.resetQueue(index) }
     }
     let isDone = Flag()
     device.reset { isDone.set() }

@@ -47,6 +47,14 @@ public final class DeviceBench: VirtioHost {
         device.activate(rings, features: features)
     }
 
+    /// Takes a queue back. True if the device let go of it at once.
+    public func resetQueue(_ index: Int) -> Bool {
+        guard let device = device as? any ResettableQueues else { return true }
+        let isDone = Flag()
+        device.resetQueue(index) { isDone.set() }
+        return isDone.isSet
+    }
+
     public func interrupt(queue: Int) { record.withLock { $0.interrupts.append(queue) } }
     public func configurationChanged() { record.withLock { $0.configurationChanges += 1 } }
 

@@ -193,6 +193,11 @@ public final class DeviceQueues: Sendable {
         for (queue, ring) in zip(queues, active) { queue.start(ring) }
     }
 
+    public func start(_ index: Int, _ ring: VirtioQueue) { queues[index].start(ring) }
+
+    /// As `stop`, one of them.
+    public func stop(_ index: Int, _ done: @escaping @Sendable () -> Void) { queues[index].stop(done) }
+
     /// Takes nothing any more; `done` is called once nothing is in flight.
     public func stop(_ done: @escaping @Sendable () -> Void) {
         let countdown = Countdown(queues.count, done)

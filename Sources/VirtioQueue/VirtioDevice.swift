@@ -23,6 +23,15 @@ public protocol VirtioDevice: AnyObject, Sendable {
     func reset(_ done: @escaping @Sendable () -> Void)
 }
 
+/// A device whose queues its driver may take away and set up anew one by one (virtio 1.2, 2.6.1).
+public protocol ResettableQueues: VirtioDevice {
+    /// Forgets what the driver made available in a queue. `done` is called, perhaps before this returns, once the device touches the queue
+    /// and what was in it no more.
+    func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void)
+    /// The driver has set up a queue that had been reset.
+    func activateQueue(_ index: Int, _ queue: VirtioQueue)
+}
+
 /// What a device tells its transport. Any thread may call, with no lock of the device's queues held.
 public protocol VirtioHost: AnyObject, Sendable {
     /// Buffers of a queue have been used.

@@ -13,4 +13,6 @@ public struct VirtioFeatures: OptionSet, Sendable {
     /// Buffers are used in the order in which they were made available.
     public static let inOrder = VirtioFeatures(bit: 35)
     public static let notificationData = VirtioFeatures(bit: 38)
+    /// Single queues can be reset; for devices that are `ResettableQueues`.
+    public static let ringReset = VirtioFeatures(bit: 40)
 }

@@ -72,6 +72,7 @@ public final class VirtioMMIO: MMIODevice, VirtioInterrupts {
         case MMIORegister.DeviceFeatures: registers.deviceFeatures
         case MMIORegister.QueueNumMax: UInt32(registers.queueMaximumSize)
         case MMIORegister.QueueReady: registers.queueIsEnabled ? 1 : 0
+        case MMIORegister.QueueReset: registers.queueIsResetting ? 1 : 0
         case MMIORegister.InterruptStatus: status.withLock { $0 }
         case MMIORegister.Status: UInt32(registers.status)
         // There is no shared memory: its length is all ones (4.2.2).
@@ -90,6 +91,7 @@ public final class VirtioMMIO: MMIODevice, VirtioInterrupts {
         case MMIORegister.QueueSel: registers.setQueueSelect(value > UInt32(UInt16.max) ? UInt16.max : half)
         case MMIORegister.QueueNum: if value <= UInt32(UInt16.max) { registers.setQueueSize(half) }
         case MMIORegister.QueueReady: if value == 1 { registers.enableQueue() }
+        case MMIORegister.QueueReset: if value == 1 { registers.resetQueue() }
         // With notification data the queue is in the low half.
         case MMIORegister.QueueNotify: registers.notify(queue: Int(half))
         case MMIORegister.InterruptACK: acknowledge(value)
@@ -141,6 +143,7 @@ enum MMIORegister {
     static let QueueDeviceHigh: UInt64 = 0x0A4
     static let SHMLenLow: UInt64 = 0x0B0
     static let SHMBaseHigh: UInt64 = 0x0BC
+    static let QueueReset: UInt64 = 0x0C0
     static let ConfigGeneration: UInt64 = 0x0FC
     static let Config: UInt64 = 0x100
 }

@@ -155,6 +155,7 @@ public final class VirtioPCI: MMIODevice, VirtioInterrupts {
         case (Field.queue_size, .two): return UInt64(registers.queueSize)
         case (Field.queue_msix_vector, .two): return UInt64(registers.queueVector)
         case (Field.queue_enable, .two): return registers.queueIsEnabled ? 1 : 0
+        case (Field.queue_reset, .two): return registers.queueIsResetting ? 1 : 0
         // Each queue's register is at its own number.
         case (Field.queue_notify_off, .two): return UInt64(registers.queueSelect)
         default:
@@ -176,6 +177,7 @@ public final class VirtioPCI: MMIODevice, VirtioInterrupts {
         case (Field.queue_size, .two): registers.setQueueSize(half)
         case (Field.queue_msix_vector, .two): registers.setQueueVector(half, limit: msix.count)
         case (Field.queue_enable, .two): if half == 1 { registers.enableQueue() }
+        case (Field.queue_reset, .two): if half == 1 { registers.resetQueue() }
         default:
             guard let (part, shift) = area(offset, width) else { return }
             registers.setQueueArea(part, value << shift, mask: width.mask << shift)

@@ -14,7 +14,7 @@ enum VirtioPCILayout {
     static let bar = 2
     static let size: UInt64 = 0x4000
     static let common: UInt64 = 0x0000
-    static let commonSize: UInt64 = 0x38
+    static let commonSize: UInt64 = 0x3C
     static let isr: UInt64 = 0x1000
     static let isrSize: UInt64 = 1
     static let device: UInt64 = 0x2000
@@ -52,6 +52,7 @@ enum CommonConfiguration {
     static let queue_desc: UInt64 = 0x20
     static let queue_driver: UInt64 = 0x28
     static let queue_device: UInt64 = 0x30
+    static let queue_reset: UInt64 = 0x3A
 }
 
 /// Bits of the ISR status byte (4.1.4.5).

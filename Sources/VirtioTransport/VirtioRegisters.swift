@@ -17,6 +17,10 @@ final class VirtioRegisters: VirtioHost {
     private struct Queue: Sendable {
         var setup: QueueSetup
         var isEnabled = false
+        /// The device has been told to forget the queue and has not yet done so.
+        var isResetting = false
+        /// It has been reset, and the device does not have it again.
+        var wasReset = false
         var vector = VirtioRegisters.noVector
     }
 
@@ -30,6 +34,8 @@ final class VirtioRegisters: VirtioHost {
         var queueSelect: UInt16 = 0
         var queues: [Queue]
         var configurationVector = VirtioRegisters.noVector
+        /// Counts resets of the whole device.
+        var epoch: UInt64 = 0
     }
 
     /// What every queue here can do.
@@ -61,7 +67,8 @@ final class VirtioRegisters: VirtioHost {
         self.memory = memory
         self.doorbells = doorbells
         self.log = log
-        offeredFeatures = Self.ringFeatures.union(device.features)
+        offeredFeatures = Self.ringFeatures.union(device.features).union(
+            device is any ResettableQueues ? .ringReset : [])
         state = Mutex(State(queues: Self.freshQueues(device)))
     }
 
@@ -161,7 +168,7 @@ final class VirtioRegisters: VirtioHost {
     func reset(_ done: @escaping @Sendable () -> Void) {
         doorbells?.setActive([])
         device.reset { [self] in
-            state.withLock { $0 = State(queues: Self.freshQueues(device)) }
+            state.withLock { $0 = State(queues: Self.freshQueues(device), epoch: $0.epoch &+ 1) }
             done()
         }
     }
@@ -209,7 +216,7 @@ final class VirtioRegisters: VirtioHost {
         state.withLock { state in
             let index = Int(state.queueSelect)
             guard state.queues.indices.contains(index), !state.queues[index].isEnabled,
-                state.status & DeviceStatus.driverOK == 0
+                state.status & DeviceStatus.driverOK == 0 || state.queues[index].wasReset
             else { return }
             change(&state.queues[index])
         }
@@ -230,8 +237,72 @@ final class VirtioRegisters: VirtioHost {
         configure { if value <= limit { $0.setup.size = value } }
     }
 
-    /// The queue cannot be taken back but by a reset.
-    func enableQueue() { configure { $0.isEnabled = true } }
+    /// The queue cannot be taken back but by a reset, the device's or its own.
+    func enableQueue() {
+        configure { $0.isEnabled = true }
+        startAnew()
+    }
+
+    /// Hands the selected queue, which has been reset and is enabled again, to the device that runs.
+    private func startAnew() {
+        guard let device = device as? any ResettableQueues else { return }
+        enum Start {
+            case queue(Int, VirtioQueue)
+            case failure(VirtioError)
+        }
+        let start = state.withLock { state -> Start? in
+            let index = Int(state.queueSelect)
+            guard state.status & DeviceStatus.driverOK != 0, state.status & DeviceStatus.needsReset == 0,
+                !state.isResetting, state.queues.indices.contains(index), state.queues[index].wasReset,
+                state.queues[index].isEnabled
+            else { return nil }
+            state.queues[index].wasReset = false
+            do throws(VirtioError) {
+                let features = VirtioFeatures(rawValue: state.driverFeatures)
+                return .queue(index, try VirtioQueue(state.queues[index].setup, features: features, memory: memory))
+            } catch {
+                return .failure(error)
+            }
+        }
+        switch start {
+        case .queue(let index, let queue):
+            device.activateQueue(index, queue)
+            updateDoorbells()
+        case .failure(let error): deviceFailed(error)
+        case nil: break
+        }
+    }
+
+    /// The selected queue is being reset.
+    var queueIsResetting: Bool { selected(false) { $0.isResetting } }
+
+    /// Takes the selected queue back from the device (virtio 1.2, 2.6.1).
+    func resetQueue() {
+        guard let device = device as? any ResettableQueues else { return }
+        let reset = state.withLock { state -> (index: Int, epoch: UInt64)? in
+            let index = Int(state.queueSelect)
+            guard state.status & DeviceStatus.driverOK != 0, !state.isResetting,
+                VirtioFeatures(rawValue: state.driverFeatures).contains(.ringReset),
+                state.queues.indices.contains(index), state.queues[index].isEnabled, !state.queues[index].isResetting
+            else { return nil }
+            state.queues[index].isResetting = true
+            return (index, state.epoch)
+        }
+        guard let reset else { return }
+        updateDoorbells()
+        device.resetQueue(reset.index) { [self] in
+            state.withLock { state in
+                // The whole device may have been reset meanwhile.
+                guard state.epoch == reset.epoch else { return }
+                state.queues[reset.index] = Queue(
+                    setup: QueueSetup(size: device.queueSizes[reset.index]), wasReset: true)
+            }
+        }
+    }
+
+    private func updateDoorbells() {
+        doorbells?.setActive(state.withLock { $0.queues.map { $0.isEnabled && !$0.isResetting } })
+    }
 
     /// Changes where the selected queue's parts are.
     func setQueueArea(_ part: WritableKeyPath<QueueSetup, UInt64>, _ value: UInt64, mask: UInt64) {

@@ -126,6 +126,16 @@ import VirtioQueue
         #expect(console.sentText == "12")
     }
 
+    @Test func aQueueThatIsResetLetsGo() {
+        let bench = bench()
+        console.room = 2
+        output(bench, queue: 1, "12345")
+        #expect(bench.resetQueue(1))
+        console.room = 1000
+        #expect(console.sentText == "12")
+        for queue in [0, 2, 3, 4, 5] { #expect(bench.resetQueue(queue)) }
+    }
+
     @Test func emergencyWrite() {
         let bench = bench()
         bench.device.writeConfiguration(offset: 8, [0x21, 0, 0, 0])

@@ -179,6 +179,24 @@ import VirtioQueue
         #expect(port.sent == [] && bench.interrupts == [])
     }
 
+    /// 9: so does the reset of one queue, and the other goes on.
+    @Test func aQueueThatIsResetLetsGo() {
+        let bench = make()
+        port.room = 0
+        send(bench, frame)
+        bench.queues[0].add([GuestBuffer(into, 20, isWritable: true)])
+        #expect(!port.receive(frame))
+        #expect(bench.resetQueue(1))
+        port.room = .max
+        send(bench, frame)
+        #expect(port.sent == [])
+        bench.queues[0].add([GuestBuffer(into, 1600, isWritable: true)])
+        #expect(port.receive(frame))
+        #expect(bench.queues[0].takeUsed() != nil && bench.queues[0].takeUsed() != nil)
+        #expect(bench.resetQueue(0) && bench.resetQueue(2))
+        #expect(port.receive(frame) && bench.queues[0].takeUsed() == nil)
+    }
+
     /// 1: a spoilt ring stops the card, whichever thread finds it.
     @Test func aSpoiltReceiveRingStopsTheCard() {
         let bench = make()

@@ -11,7 +11,7 @@ import VirtioQueue
 @testable import VirtioTransport
 
 /// A device that remembers what its transport told it.
-final class RecordingDevice: VirtioDevice {
+final class RecordingDevice: ResettableQueues {
     let type = VirtioDeviceType.entropy
     let name = "recorder"
     let features = VirtioFeatures(bit: 3)
@@ -42,6 +42,17 @@ final class RecordingDevice: VirtioDevice {
             $0.features = features
         }
     }
+
+    func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void) {
+        let isHeld = record.withLock { record in
+            record.active[index] = false
+            if record.holdsResets { record.done.append(done) }
+            return record.holdsResets
+        }
+        if !isHeld { done() }
+    }
+
+    func activateQueue(_ index: Int, _ queue: VirtioQueue) { record.withLock { $0.active[index] = true } }
 
     func notify(queue: Int) { record.withLock { $0.notified.append(queue) } }
 
@@ -396,6 +407,60 @@ private final class NoPorts: PortDevice {
     }
 
     /// 9: the driver sees its reset done no sooner than the device has let go.
+    /// 2.6.1, 4.1.4.3: a queue that is reset is set up anew, with another size, and runs again; the others go on.
+    @Test func aQueueIsResetAlone() {
+        negotiate(1 << 32 | 1 << 40)
+        setQueue(0)
+        setQueue(1, size: 32, at: 0x8000)
+        write(0x14, .one, 0xF)
+        #expect(record.active == [true, true])
+        device.record.withLock { $0.holdsResets = true }
+        write(0x16, .two, 0)
+        write(0x3A, .two, 1)
+        write(0x3A, .two, 1)
+        #expect(read(0x3A, .two) == 1 && record.active == [false, true])
+        // Not before it is done.
+        write(0x18, .two, 2)
+        #expect(read(0x18, .two) == 8)
+        for done in record.done { done() }
+        #expect(record.done.count == 1)
+        #expect(read(0x3A, .two) == 0 && read(0x1C, .two) == 0 && read(0x1A, .two) == 0xFFFF)
+        setQueue(0, size: 4, at: 0x4000)
+        #expect(read(0x1C, .two) == 1 && read(0x18, .two) == 4 && record.active == [true, true])
+        write(0x16, .two, 1)
+        #expect(read(0x1C, .two) == 1 && read(0x18, .two) == 32)
+    }
+
+    /// 7: the reset of a queue that is not there, is not enabled, or without the feature; a reset of the device while one of a queue is under way.
+    @Test func queueResetsThatCannotBe() {
+        negotiate(1 << 32)
+        setQueue(0)
+        write(0x14, .one, 0xF)
+        write(0x3A, .two, 1)
+        #expect(record.active == [true, false])
+        write(0x14, .one, 0)
+        negotiate(1 << 32 | 1 << 40)
+        setQueue(0)
+        write(0x3A, .two, 1)
+        write(0x14, .one, 0xF)
+        for queue in [1, 2, 0xFFFF] as [UInt64] {
+            write(0x16, .two, queue)
+            write(0x3A, .two, 1)
+            write(0x1C, .two, 1)
+        }
+        #expect(record.active == [true, false])
+        write(0x16, .two, 0)
+        device.record.withLock { $0.holdsResets = true }
+        write(0x3A, .two, 1)
+        write(0x14, .one, 0)
+        for done in record.done.reversed() { done() }
+        #expect(read(0x14, .one) == 0)
+        negotiate(1 << 32)
+        setQueue(0)
+        write(0x14, .one, 0xF)
+        #expect(read(0x1C, .two) == 1 && read(0x18, .two) == 8)
+    }
+
     @Test func aResetIsSeenWhenItIsDone() {
         negotiate(1 << 32)
         write(0x14, .one, 0xF)

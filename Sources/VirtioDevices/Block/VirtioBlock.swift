@@ -7,7 +7,7 @@ import VirtioQueue
 ///
 /// Requests go to the disk from the thread that notifies, and come back on the disk's own. Left out: legacy geometry, secure erase,
 /// zoned disks, and a write cache that the driver switches.
-public final class VirtioBlock: VirtioDevice {
+public final class VirtioBlock: ResettableQueues {
     static let sectorSize: UInt64 = 512
     private static let queueSize: UInt16 = 256
     /// Data buffers in one request: what a queue has room for besides header and status.
@@ -88,6 +88,13 @@ public final class VirtioBlock: VirtioDevice {
         hasWriteBack.store(features.contains(VirtioFeatures.Block.flush), ordering: .relaxed)
         queues.start(active)
         for index in queueSizes.indices { notify(queue: index) }
+    }
+
+    public func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void) { queues.stop(index, done) }
+
+    public func activateQueue(_ index: Int, _ queue: VirtioQueue) {
+        queues.start(index, queue)
+        notify(queue: index)
     }
 
     public func reset(_ done: @escaping @Sendable () -> Void) {

@@ -50,6 +50,11 @@ final class ConsolePort: Sendable {
     /// Forgets the driver.
     func reset() {
         isOpenInGuest.store(isConsole, ordering: .releasing)
+        dropOutput()
+    }
+
+    /// Lets go of what the channel has refused the rest of.
+    func dropOutput() {
         let chain = output.withLock { output in
             output.offset = 0
             return output.chain.take()

@@ -6,7 +6,7 @@ import VirtioQueue
 /// the others are for programs, `/dev/virtio-ports/NAME`.
 ///
 /// Left out: the legacy interface, and ports that come and go.
-public final class VirtioConsole: VirtioDevice {
+public final class VirtioConsole: ResettableQueues {
     /// What the guest's port leads to.
     public struct Port: Sendable {
         /// Empty for a console.
@@ -133,6 +133,18 @@ public final class VirtioConsole: VirtioDevice {
         }
         for port in ports { port.reset() }
         queues.stop(done)
+    }
+
+    public func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void) {
+        queues.stop(index, done)
+        let port = index < 2 ? 0 : index / 2 - 1
+        let isControl = index == Self.controlReceive || index == Self.controlTransmit
+        if !isControl && index % 2 == 1 { ports[port].dropOutput() }
+    }
+
+    public func activateQueue(_ index: Int, _ queue: VirtioQueue) {
+        queues.start(index, queue)
+        notify(queue: index)
     }
 
     public func notify(queue index: Int) {

@@ -4,7 +4,7 @@ import VirtioQueue
 
 /// A source of entropy (virtio 1.2, 5.4): random bytes from the host's kernel. A request for many gets few, so that none holds its vCPU
 /// up for long.
-public final class VirtioEntropy: VirtioDevice {
+public final class VirtioEntropy: ResettableQueues {
     private static let queueSize: UInt16 = 64
     /// Most bytes for one request, and what getentropy(3) gives at once; a driver takes what it is given.
     private static let limit = 256
@@ -24,6 +24,13 @@ public final class VirtioEntropy: VirtioDevice {
     public func activate(_ active: [VirtioQueue?], features: VirtioFeatures) {
         queues.start(active)
         notify(queue: 0)
+    }
+
+    public func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void) { queues.stop(index, done) }
+
+    public func activateQueue(_ index: Int, _ queue: VirtioQueue) {
+        queues.start(index, queue)
+        notify(queue: index)
     }
 
     public func reset(_ done: @escaping @Sendable () -> Void) { queues.stop(done) }

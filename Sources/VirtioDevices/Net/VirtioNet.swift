@@ -9,7 +9,7 @@ import VirtioQueue
 ///
 /// Frames go out on the thread that notifies, and come in on the port's own. Left out: filters (what the port brings is for this card),
 /// VLAN filters, announcements, receive-side scaling by the driver's own table.
-public final class VirtioNet: VirtioDevice {
+public final class VirtioNet: ResettableQueues {
     private static let queueSize: UInt16 = 256
     private static let controlSize: UInt16 = 64
     /// Most frames of the largest kind: a TCP super-packet with its Ethernet header.
@@ -133,6 +133,32 @@ public final class VirtioNet: VirtioDevice {
             }
         }
         queues.stop(done)
+    }
+
+    public func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void) {
+        // First nothing is taken any more, then what waits goes.
+        queues.stop(index, done)
+        let pair = index / 2
+        guard index != controlIndex else { return }
+        if index % 2 == 1 {
+            let count = sending[pair].lock.withLock { _ in
+                state.withLock { state in
+                    defer { state.waiting[pair] = [] }
+                    return state.waiting[pair].count
+                }
+            }
+            if count > 0 { queues[index].drop(count) }
+        } else {
+            receiving.withLock { spare in
+                if !spare[pair].isEmpty { queues[index].drop(spare[pair].count) }
+                spare[pair] = []
+            }
+        }
+    }
+
+    public func activateQueue(_ index: Int, _ queue: VirtioQueue) {
+        queues.start(index, queue)
+        notify(queue: index)
     }
 
     /// Behind the pairs that were agreed on (5.1.2).
