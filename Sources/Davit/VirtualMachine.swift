@@ -82,6 +82,9 @@ public final class VirtualMachine: Sendable {
     /// Stops the guest as by pulling the plug, soon. Any thread may call.
     public func requestStop() { machine.requestStop(.requested) }
 
+    /// Stops the guest as a signal does that ends a process. Any thread may call.
+    public func requestStop(bySignal number: Int32) { machine.requestStop(.signal(number)) }
+
     /// Presses the power button: the guest is asked to shut down.
     public func pressPowerButton() { machine.pressPowerButton() }
 

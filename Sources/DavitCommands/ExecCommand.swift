@@ -4,17 +4,34 @@ import GuestAgent
 import HostLinux
 import MachineStore
 
+/// What programs in a guest find in their environment.
+struct EnvironmentFlags: ParsableArguments {
+    @Option(
+        name: [.short, .long], parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "A variable of a program's environment in the guest; without a value, this host's. Repeatable.",
+            valueName: "name=value"))
+    var env: [String] = []
+
+    /// NAME=VALUE each.
+    func variables() throws -> [String] {
+        try env.map { text in
+            guard !text.isEmpty, !text.hasPrefix("=") else {
+                throw ValidationError("--env '\(text)' has no name; write NAME=VALUE")
+            }
+            if text.contains("=") { return text }
+            return "\(text)=\(getenv(text).map { String(cString: $0) } ?? "")"
+        }
+    }
+}
+
 /// How a program runs in the guest.
 struct GuestCommandFlags: ParsableArguments {
     @Flag(name: [.short, .long], help: "The program reads this command's standard input.")
     var interactive = false
     @Flag(name: [.short, .long], help: "The program gets a terminal.")
     var tty = false
-    @Option(
-        name: [.short, .long],
-        help: ArgumentHelp(
-            "A variable of its environment; without a value, this host's. Repeatable.", valueName: "name=value"))
-    var env: [String] = []
+    @OptionGroup var environment: EnvironmentFlags
     @Option(
         name: [.short, .long],
         help: ArgumentHelp("Its working directory. (default: the user's home)", valueName: "path"))
@@ -24,13 +41,7 @@ struct GuestCommandFlags: ParsableArguments {
 
     func command(_ words: [String]) throws -> GuestCommand {
         var command = GuestCommand(words)
-        command.environment = try env.map { text in
-            guard !text.isEmpty, !text.hasPrefix("=") else {
-                throw ValidationError("--env '\(text)' has no name; write NAME=VALUE")
-            }
-            if text.contains("=") { return text }
-            return "\(text)=\(getenv(text).map { String(cString: $0) } ?? "")"
-        }
+        command.environment = try environment.variables()
         command.directory = workdir
         if let user { command.user = user }
         if tty { command.terminal = Self.terminal }

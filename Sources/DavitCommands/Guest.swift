@@ -61,6 +61,9 @@ struct Guest {
         }
         let connection = try connect(signals.event)
         defer { close(connection) }
+        var command = command
+        // What stands later holds.
+        command.environment = machine.configuration.environment + command.environment
         if hasTerminal {
             Terminal.noticeSizeChanges()
             try Terminal.makeRaw(STDIN_FILENO)

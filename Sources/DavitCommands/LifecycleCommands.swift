@@ -10,8 +10,8 @@ struct CreateCommand: ParsableCommand {
     @Option(name: [.short, .long], help: ArgumentHelp("Its name. (default: one is made up)", valueName: "name"))
     var name: String?
     @OptionGroup var cloudInit: CloudInitFlag
-    @Flag(name: .customLong("rm"), help: "Removes the machine when a run of it has ended.")
-    var isRemovedAtEnd = false
+    @OptionGroup var keeping: KeepingFlags
+    @OptionGroup var environment: EnvironmentFlags
 
     @Argument(help: "The image whose system the machine runs, on a disk of its own.", completion: .images)
     var image: String?
@@ -20,8 +20,36 @@ struct CreateCommand: ParsableCommand {
         let image = try StoredMachines.image(image)
         print(
             try StoredMachines.create(
-                name: name, flags, image: image, cloudInit: cloudInit.path, isRemovedAtEnd: isRemovedAtEnd
+                name: name, flags, image: image, cloudInit: cloudInit.path, keeping: keeping,
+                environment: environment.variables()
             ).name)
+    }
+}
+
+/// What becomes of a machine when a run of it ends.
+struct KeepingFlags: ParsableArguments {
+    @Flag(name: .customLong("rm"), help: "Removes the machine when it has ended.")
+    var isRemovedAtEnd = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Whether it begins again when it ends by itself. (default: no)",
+            valueName: "no|on-failure[:n]|always|unless-stopped"))
+    var restart: String?
+
+    func validate() throws { _ = try policy() }
+
+    func policy() throws -> RestartPolicy {
+        guard let restart else { return .no }
+        guard let policy = RestartPolicy(restart) else {
+            throw ValidationError(
+                "--restart '\(restart)' is not known; give no, on-failure, on-failure:N, always or unless-stopped")
+        }
+        guard policy == .no || !isRemovedAtEnd else {
+            throw ValidationError(
+                "--rm and --restart clash: a machine is removed at its end, or begins again; leave one")
+        }
+        return policy
     }
 }
 

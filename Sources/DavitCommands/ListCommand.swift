@@ -86,6 +86,9 @@ struct MachineReport {
             "arguments": .array(machine.configuration.arguments.map(JSON.string)),
             "image": machine.configuration.image.map(JSON.string) ?? .null,
             "removeAtEnd": .bool(machine.configuration.isRemovedAtEnd),
+            "environment": .array(machine.configuration.environment.map(JSON.string)),
+            "restart": .string(machine.configuration.restart.description), "restarts": .number(machine.restarts),
+            "file": machine.configuration.file.map(JSON.string) ?? .null,
             "addresses": .array(
                 asksGuest && state == "running" ? Guest(machine: machine).addresses.map(JSON.string) : []),
         ])

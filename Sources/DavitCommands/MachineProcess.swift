@@ -45,20 +45,35 @@ struct MachineProcess: ParsableCommand, CommandWithStatus {
         dup2(console.far, STDOUT_FILENO)
         close(console.far)
 
-        let end: EndRecord
+        var end: EndRecord
         var control: ControlServer?
         var failure: (any Error)?
         do {
-            let flags = try MachineFlags.parse(machine.configuration.arguments)
-            let log = try flags.makeLog()
-            let virtualMachine = try VirtualMachine(try Self.configuration(of: machine, flags), log: log)
-            try virtualMachine.stopOnSignals()
-            let switches = Switches(virtualMachine)
-            control = try ControlServer(for: machine, loop: loop) { switches.obey($0) }
-            let outcome = try virtualMachine.run { Self.report(JSON(["running": .bool(true)])) }
-            let (status, message) = ExitStatus.status(of: outcome)
-            if let message { log.write(.error, message) }
-            end = EndRecord(status: status, message: message, time: Int64(time(nil)))
+            let signals = try TerminationSignals()
+            let switches = Switches()
+            try loop.watch(signals.event.descriptor) { switches.signal(signals.event.drain()) }
+            var (restarts, delay) = (0, 0)
+            while true {
+                let flags = try MachineFlags.parse(machine.configuration.arguments)
+                let log = try flags.makeLog()
+                let virtualMachine = try VirtualMachine(try Self.configuration(of: machine, flags), log: log)
+                switches.hold(virtualMachine)
+                if control == nil { control = try ControlServer(for: machine, loop: loop) { switches.obey($0) } }
+                let start = time(nil)
+                let outcome = try virtualMachine.run { Self.report(JSON(["running": .bool(true)])) }
+                let (status, message) = ExitStatus.status(of: outcome)
+                if let message { log.write(.error, message) }
+                end = EndRecord(status: status, message: message, time: Int64(time(nil)))
+                if case .stopped = outcome { break }
+                guard !switches.isEnding, machine.configuration.restart.continues(after: status, restarts: restarts)
+                else { break }
+                delay = RestartPolicy.delay(after: delay, ranFor: Int64(time(nil) - start))
+                switches.hold(nil)
+                guard switches.wait(milliseconds: delay) else { break }
+                restarts += 1
+                log.write(.warning, "machine '\(machine.name)' begins again, restart \(restarts)")
+                try machine.recordStart(time: Int64(time(nil)), restarts: restarts)
+            }
         } catch {
             failure = error
             end = EndRecord(status: DavitCommand.status(of: error), message: "\(error)", time: Int64(time(nil)))
@@ -104,37 +119,82 @@ struct MachineProcess: ParsableCommand, CommandWithStatus {
     }
 }
 
-/// What the control socket's clients can do to a machine.
+/// What the control socket's clients can do to a machine, run after run.
 private final class Switches: Sendable {
-    private let machine: VirtualMachine
-    private let isPaused = Atomic<Bool>(false)
-    /// Guards how the last change of engines ended.
-    private let lastChange = Mutex("changed")
+    private struct State {
+        /// nil between two runs.
+        var machine: VirtualMachine?
+        var isPaused = false
+        /// The user wants it to end: no run follows.
+        var isEnding = false
+        /// How the last change of engines ended.
+        var lastChange = "changed"
+    }
 
-    init(_ machine: VirtualMachine) { self.machine = machine }
+    /// Guards what is asked for and whom it is asked of.
+    private let state = Mutex(State())
+
+    /// What is asked for from here on concerns this run.
+    func hold(_ machine: VirtualMachine?) {
+        let isEnding = state.withLock { state in
+            state.machine = machine
+            state.isPaused = false
+            return state.isEnding
+        }
+        if isEnding { machine?.requestStop() }
+    }
+
+    var isEnding: Bool { state.withLock { $0.isEnding } }
+
+    /// True when the time is over; false as soon as the user wants an end.
+    func wait(milliseconds: Int) -> Bool {
+        for _ in 0..<max(milliseconds / 50, 1) {
+            if isEnding { return false }
+            usleep(50_000)
+        }
+        return !isEnding
+    }
+
+    /// A signal to the process stops the machine.
+    func signal(_ number: UInt64) {
+        guard number > 0 else { return }
+        end()?.requestStop(bySignal: Int32(truncatingIfNeeded: number))
+    }
+
+    private var machine: VirtualMachine? { state.withLock { $0.machine } }
+
+    private func end() -> VirtualMachine? {
+        state.withLock { state in
+            state.isEnding = true
+            return state.machine
+        }
+    }
 
     private func change(to engine: ComponentChoice) -> String {
-        lastChange.withLock { $0 = "changing" }
-        machine.change(to: engine) { [self] failure in lastChange.withLock { $0 = failure?.description ?? "changed" } }
+        guard let machine else { return "it is about to begin again" }
+        state.withLock { $0.lastChange = "changing" }
+        machine.change(to: engine) { [self] failure in
+            state.withLock { $0.lastChange = failure?.description ?? "changed" }
+        }
         return "changing"
     }
 
     func obey(_ request: ControlRequest) -> String {
         switch request {
         case .status, .wait: break
-        case .powerButton: machine.pressPowerButton()
-        case .kill: machine.requestStop()
-        case .sendBreak: machine.sendBreak()
+        case .powerButton: end()?.pressPowerButton()
+        case .kill: end()?.requestStop()
+        case .sendBreak: machine?.sendBreak()
         case .useSoft: return change(to: ComponentChoice("soft"))
         case .useKVM: return change(to: ComponentChoice("kvm", settings: ["irqchip": "split"]))
-        case .change: return lastChange.withLock { $0 }
+        case .change: return state.withLock { $0.lastChange }
         case .pause:
-            isPaused.store(true, ordering: .relaxed)
-            machine.pause()
+            state.withLock { $0.isPaused = $0.machine != nil }
+            machine?.pause()
         case .resume:
-            isPaused.store(false, ordering: .relaxed)
-            machine.resume()
+            state.withLock { $0.isPaused = false }
+            machine?.resume()
         }
-        return isPaused.load(ordering: .relaxed) ? "paused" : "running"
+        return state.withLock { $0.isPaused } ? "paused" : "running"
     }
 }

@@ -22,8 +22,7 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
 
     @OptionGroup var cloudInit: CloudInitFlag
 
-    @Flag(name: .customLong("rm"), help: "Removes the machine when it has ended.")
-    var isRemovedAtEnd = false
+    @OptionGroup var keeping: KeepingFlags
 
     @Argument(help: "The image whose system the machine runs, on a disk of its own.", completion: .images)
     var image: String?
@@ -34,6 +33,10 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
     var command: [String] = []
 
     func validate() throws {
+        if keeping.restart != nil && (!command.isEmpty || (name == nil && !detach && image == nil)) {
+            throw ValidationError(
+                "--restart goes with a machine that is kept: add --name or --detach, without a command")
+        }
         guard !command.isEmpty else { return }
         if image == nil { throw ValidationError("a command goes with an image, which has the agent that runs it") }
         if detach {
@@ -46,7 +49,8 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
         let image = try StoredMachines.image(image)
         guard command.isEmpty else { return runProgram(image) }
         let machine = try StoredMachines.create(
-            name: name, flags, image: image, cloudInit: cloudInit.path, isRemovedAtEnd: isRemovedAtEnd)
+            name: name, flags, image: image, cloudInit: cloudInit.path, keeping: keeping,
+            environment: commandFlags.environment.variables())
         let launch = try start(machine, attached: !detach)
         guard detach else { return try ConsoleAttachment.attach(to: launch, of: machine) }
         print(machine.name)
@@ -69,12 +73,17 @@ struct RunCommand: ParsableCommand, CommandWithStatus {
             let command = try commandFlags.command(command)
             let signals = try TerminationSignals()
             let machine = try StoredMachines.create(
-                name: name, flags, image: image, cloudInit: cloudInit.path, isRemovedAtEnd: isRemovedAtEnd)
+                name: name, flags, image: image, cloudInit: cloudInit.path, keeping: keeping,
+                environment: commandFlags.environment.variables())
             _ = try start(machine, attached: false)
             let result = Result {
                 try Guest(machine: machine).run(command, hasInput: commandFlags.interactive, signals: signals)
             }
-            if isRemovedAtEnd { try KillCommand.kill(machine) } else { try StopCommand.stop(machine, seconds: 60) }
+            if keeping.isRemovedAtEnd {
+                try KillCommand.kill(machine)
+            } else {
+                try StopCommand.stop(machine, seconds: 60)
+            }
             return try result.get()
         }
     }

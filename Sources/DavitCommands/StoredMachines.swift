@@ -10,8 +10,8 @@ enum StoredMachines {
     /// Keeps a machine; what is wrong with its flags is said before. Its disk lies over `image`, if that is not nil. `file` is the davit.yaml
     /// that describes it.
     static func create(
-        name: String?, _ flags: MachineFlags, image: StoredImage?, cloudInit: String?, isRemovedAtEnd: Bool,
-        file: String? = nil
+        name: String?, _ flags: MachineFlags, image: StoredImage?, cloudInit: String?, keeping: KeepingFlags,
+        environment: [String], file: String? = nil
     ) throws -> MachineDirectory {
         _ = try flags.makeLog()
         try flags.makeConfiguration(rootDisk: image?.disk).validate()
@@ -20,8 +20,10 @@ enum StoredMachines {
         free(place)
         var configuration = StoredConfiguration(
             created: Int64(time(nil)), directory: directory, arguments: flags.arguments,
-            isRemovedAtEnd: isRemovedAtEnd, image: image?.id)
+            isRemovedAtEnd: keeping.isRemovedAtEnd, image: image?.id)
         configuration.file = file
+        configuration.environment = environment
+        configuration.restart = try keeping.policy()
         let seed = try cloudInit.map { try SeedDisk(userData: $0, hostname: name) }
         return try MachineStore().create(name: name, configuration) { fresh in
             try seed?.write(in: fresh)

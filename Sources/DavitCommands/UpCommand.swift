@@ -62,13 +62,15 @@ struct UpCommand: ParsableCommand {
         }
     }
 
-    private static func startAnew(_ description: MachineFile.Description, _ flags: MachineFlags, of file: MachineFile)
+    private static func startAnew(
+        _ description: MachineFile.Description, _ flags: MachineFileFlags, of file: MachineFile
+    )
         throws
     {
         let machine = try StoredMachines.create(
-            name: description.name, flags, image: StoredMachines.image(description.image),
-            cloudInit: description.cloudInit,
-            isRemovedAtEnd: false, file: file.path)
+            name: description.name, flags.machine, image: StoredMachines.image(description.image),
+            cloudInit: description.cloudInit, keeping: flags.keeping, environment: description.environment,
+            file: file.path)
         do { _ = try MachineLauncher.start(machine) } catch {
             // A machine that has never run is no use to anybody.
             try? StoredMachines.remove(machine)
@@ -77,7 +79,7 @@ struct UpCommand: ParsableCommand {
     }
 
     private static func startAgain(
-        _ description: MachineFile.Description, _ flags: MachineFlags, of file: MachineFile, in store: MachineStore
+        _ description: MachineFile.Description, _ flags: MachineFileFlags, of file: MachineFile, in store: MachineStore
     ) throws {
         let machine = try DownCommand.find(description, of: file, in: store)
         if let image = try StoredMachines.image(description.image)?.id, image != machine.configuration.image {
@@ -85,14 +87,16 @@ struct UpCommand: ParsableCommand {
                 "machine '\(machine.name)' goes on with its disk, which began from another image; remove it to begin anew"
             )
         }
-        let hasChanged = machine.configuration.arguments != flags.arguments
+        var configuration = machine.configuration
+        configuration.arguments = flags.machine.arguments
+        configuration.environment = description.environment
+        configuration.restart = try flags.keeping.policy()
+        let hasChanged = configuration != machine.configuration
         if case .running = machine.status {
             if hasChanged { say("machine '\(machine.name)' runs as it was before the file changed; stop it first") }
             return
         }
         if hasChanged {
-            var configuration = machine.configuration
-            configuration.arguments = flags.arguments
             try store.reconfigure(machine, configuration, holding: machine.lock())
         }
         _ = try MachineLauncher.start(machine)

@@ -70,7 +70,12 @@ public struct MachineDirectory: Sendable {
     }
 
     /// When its last run began, in seconds since 1970.
-    public var started: Int64? { SmallFile.read(runFile).flatMap(JSON.init(parsing:))?["started"]?.number }
+    public var started: Int64? { run?["started"]?.number }
+
+    /// How many times it has begun again by itself since the user started it.
+    public var restarts: Int64 { run?["restarts"]?.number ?? 0 }
+
+    private var run: JSON? { SmallFile.read(runFile).flatMap(JSON.init(parsing:)) }
 
     /// A look that takes no lock, so that it is in nobody's way.
     private var isLocked: Bool {
@@ -99,9 +104,10 @@ public struct MachineDirectory: Sendable {
     }
 
     /// Begins a run: to be called with the lock held.
-    public func recordStart(time: Int64) throws(StoreError) {
+    public func recordStart(time: Int64, restarts: Int = 0) throws(StoreError) {
         unlink(endFile)
-        try SmallFile.write(runFile, JSON(["started": .number(time)]).description)
+        try SmallFile.write(
+            runFile, JSON(["started": .number(time), "restarts": .number(Int64(restarts))]).description)
     }
 
     public func record(_ end: EndRecord) throws(StoreError) { try SmallFile.write(endFile, end.json.description) }

@@ -12,6 +12,9 @@ public struct StoredConfiguration: Equatable, Sendable {
     public var image: String?
     /// The davit.yaml that made it, if one did: an absolute path.
     public var file: String?
+    /// NAME=VALUE, for each program that is run in the guest.
+    public var environment: [String] = []
+    public var restart = RestartPolicy.no
 
     public init(created: Int64, directory: String, arguments: [String], isRemovedAtEnd: Bool, image: String? = nil) {
         self.created = created
@@ -28,6 +31,7 @@ public struct StoredConfiguration: Equatable, Sendable {
             "version": .number(Self.version), "created": .number(created), "directory": .string(directory),
             "arguments": .array(arguments.map(JSON.string)), "removeAtEnd": .bool(isRemovedAtEnd),
             "image": image.map(JSON.string) ?? .null, "file": file.map(JSON.string) ?? .null,
+            "environment": .array(environment.map(JSON.string)), "restart": .string(restart.description),
         ])
     }
 
@@ -41,6 +45,8 @@ public struct StoredConfiguration: Equatable, Sendable {
             created: created, directory: directory, arguments: arguments.compactMap(\.text),
             isRemovedAtEnd: isRemovedAtEnd, image: json["image"]?.text)
         file = json["file"]?.text
+        environment = json["environment"]?.elements?.compactMap(\.text) ?? []
+        restart = json["restart"]?.text.flatMap(RestartPolicy.init) ?? .no
     }
 }
 

@@ -101,6 +101,8 @@ import Testing
         ),
         ("machines:\n  web:\n    kernel: k\n    volumes:\n      - .:/srv\n      - nowhere\n", 6, "nowhere"),
         ("machines:\n  web:\n    kernel: k\n    devices: [debug-exit, toaster]\n", 4, "toaster"),
+        ("machines:\n  web:\n    kernel: k\n    restart: often\n", 4, "restart 'often' is not known"),
+        ("machines:\n  web:\n    kernel: k\n    env: [A]\n", 4, "'A' in 'env' is no variable"),
         ("machines:\n  web:\n    cpus: 2\n", 2, "kernel is missing"),
         ("machines:\n  web: {image: debian\n", 3, "did not find expected"),
         ("machines:\n\tweb:\n", 2, "cannot start any token"),

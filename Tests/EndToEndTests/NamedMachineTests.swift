@@ -63,6 +63,50 @@ import Testing
         #expect(inspect("web", "state") == "exited")
     }
 
+    /// It ends with status 33 each time.
+    @Test func aMachineBeginsAgain() {
+        let arguments = [
+            "run", "-n", "web", "--engine", "soft", "--memory", "64", "--kernel", quick.path, "--device", "debug-exit",
+        ]
+        #expect(davit(arguments + ["--restart", "on-failure:2"]).status == 0x21)
+        #expect(inspect("web", "restarts") == "2")
+        #expect(inspect("web", "state") == "exited")
+        #expect(davit("remove", "web") == (0, "web\n"))
+        #expect(davit(arguments + ["-d", "--restart", "always"]) == (0, "web\n"))
+        usleep(1_500_000)
+        #expect(davit("list", "-q") == (0, "web\n"))
+        let count = Int(inspect("web", "restarts")) ?? 0
+        #expect((2...6).contains(count), "\(count) restarts")
+        #expect(davit("stop", "web") == (0, "web\n"))
+        #expect(davit("list", "-q") == (0, ""))
+        #expect(davit("inspect", "web").output.contains(#""restart":"always""#))
+    }
+
+    /// A Linux whose panic the machine hears of, by pvpanic.
+    @Test(.enabled(if: LinuxGuest.isThere, "scripts/setup")) func aLinuxThatPanicsBeginsAgain() {
+        setenv("DAVIT_HOME", home.path, 1)
+        defer { unsetenv("DAVIT_HOME") }
+        let run = LinuxGuest.start("-n", "linux", "--restart", "on-failure:1")
+        for _ in 0..<2 {
+            #expect(run.waitFor(LinuxGuest.prompt))
+            run.type("echo c >/proc/sysrq-trigger\n")
+        }
+        #expect(run.waitForExit() == 80)
+        #expect(inspect("linux", "restarts") == "1")
+    }
+
+    @Test func restartFlagsThatCannotBe() {
+        let kept = ["create", "-n", "web", "--kernel", idle.path]
+        #expect(davit(kept + ["--restart", "sometimes"]).status == 64)
+        #expect(davit(kept + ["--restart", "on-failure:0"]).status == 64)
+        #expect(davit(kept + ["--restart", "always", "--rm"]).status == 64)
+        #expect(davit("run", "--kernel", idle.path, "--restart", "always").status == 64)
+        #expect(davit("list", "-aq") == (0, ""))
+        #expect(davit(kept + ["-e", "A=b", "-e", "=c"]).status == 64)
+        #expect(davit(kept + ["-e", "A=b"]) == (0, "web\n"))
+        #expect(davit("inspect", "web").output.contains(#""environment":["A=b"]"#))
+    }
+
     @Test func theStatusIsThatOfTheGuest() {
         let arguments = [
             "run", "--rm", "-n", "web", "--engine", "soft", "--kernel", quick.path, "--device", "debug-exit",

@@ -47,6 +47,7 @@ extension MachineFile {
             case .texts:
                 let values = if case .list(let elements) = member.value.content { elements } else { [member.value] }
                 for value in values { machine.add(key, try text(value, key), value.line) }
+            case .environment: machine.environment = try environment(member.value, key)
             case .flag:
                 guard case .scalar(let text, isPlain: true) = member.value.content, text == "true" || text == "false"
                 else {
@@ -56,6 +57,21 @@ extension MachineFile {
             }
         }
         return machine
+    }
+
+    private static func environment(_ node: YAMLNode, _ key: MachineFileKey) throws(YAMLError) -> [String] {
+        var variables: [String] = []
+        switch node.content {
+        case .map(let members):
+            for member in members { variables.append("\(member.name)=\(try text(member.value, key))") }
+        case .list(let elements): for element in elements { variables.append(try text(element, key)) }
+        case .scalar: variables.append(try text(node, key))
+        }
+        for variable in variables where !variable.contains("=") || variable.hasPrefix("=") {
+            throw YAMLError(
+                line: node.line, problem: "'\(variable)' in '\(key.name)' is no variable; write NAME: VALUE")
+        }
+        return variables
     }
 
     private static func map(_ node: YAMLNode, _ expected: String) throws(YAMLError) -> [YAMLNode.Member] {

@@ -4,6 +4,12 @@ import MachineStore
 import VMRuntime
 import YAML
 
+/// The flags that a davit.yaml's values are.
+struct MachineFileFlags: ParsableArguments {
+    @OptionGroup var machine: MachineFlags
+    @OptionGroup var keeping: KeepingFlags
+}
+
 /// A davit.yaml: machines by their names, in the order in which they are written.
 struct MachineFile {
     /// What is written of one machine.
@@ -13,6 +19,7 @@ struct MachineFile {
         let line: Int
         var image: String?
         var cloudInit: String?
+        var environment: [String] = []
         /// For each value its flag and itself, and where it stands.
         var flags: [(words: [String], line: Int)] = []
 
@@ -51,7 +58,7 @@ struct MachineFile {
     }
 
     /// The machine's flags; what is wrong with them is said of the line that has it.
-    func flags(of machine: Description) throws -> MachineFlags {
+    func flags(of machine: Description) throws -> MachineFileFlags {
         try at(machine) {
             do { return try Self.check(machine.arguments, machine) } catch {
                 // The culprit is the value without which all is good, or else something else is wrong.
@@ -78,11 +85,11 @@ struct MachineFile {
         let message: String
     }
 
-    private static func check(_ arguments: [String], _ machine: Description) throws -> MachineFlags {
-        let flags = try MachineFlags.parse(arguments)
-        _ = try flags.makeLog()
+    private static func check(_ arguments: [String], _ machine: Description) throws -> MachineFileFlags {
+        let flags = try MachineFileFlags.parse(arguments)
+        _ = try flags.machine.makeLog()
         // The disk's own file is not looked at here.
-        try flags.makeConfiguration(rootDisk: machine.image).validate()
+        try flags.machine.makeConfiguration(rootDisk: machine.image).validate()
         return flags
     }
 
@@ -105,7 +112,7 @@ struct MachineFile {
         case let error as MachineError: error.description
         case let error as StoreError: error.description
         case let error as CommandFailure: error.description
-        default: MachineFlags.message(for: error)
+        default: MachineFileFlags.message(for: error)
         }
     }
 

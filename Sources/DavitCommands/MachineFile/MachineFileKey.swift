@@ -7,6 +7,8 @@ struct MachineFileKey {
         /// One, or a list of them.
         case texts
         case flag
+        /// NAME=VALUE in a list, or a map.
+        case environment
     }
 
     let name: String
@@ -47,6 +49,10 @@ struct MachineFileKey {
         MachineFileKey("no-reboot", "--no-reboot", .flag, "End when the guest resets the machine."),
         MachineFileKey(
             cloudInit, nil, .text, "A file with user-data for cloud-init in the guest, read when the machine is made."),
+        MachineFileKey("env", nil, .environment, "What programs that are run in the guest find in their environment."),
+        MachineFileKey(
+            "restart", "--restart", .text,
+            "Whether it begins again when it ends by itself: no, on-failure[:N], always, unless-stopped."),
     ]
 
     /// The JSON schema (draft 2020-12) of davit.yaml, for editors.
@@ -79,6 +85,13 @@ struct MachineFileKey {
             case .flag: ["description": .string(summary), "type": .string("boolean")]
             case .texts:
                 ["description": .string(summary), "oneOf": .array([JSON(["type": scalar]), list])]
+            case .environment:
+                [
+                    "description": .string(summary),
+                    "oneOf": .array([
+                        list, JSON(["type": .string("object"), "additionalProperties": JSON(["type": scalar])]),
+                    ]),
+                ]
             }
         return JSON(type)
     }
