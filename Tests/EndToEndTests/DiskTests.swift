@@ -64,4 +64,87 @@ struct DiskTests {
         first.type("poweroff -f\n")
         #expect(first.waitForExit(seconds: 60) == 0)
     }
+
+    /// Runs commands in a guest with the disk, with davit as a program that strace runs, which notes the calls named or does to them what
+    /// it is told. `meanwhile` gets davit's process number, when the guest is at its shell.
+    private func traced(
+        _ strace: [String], _ disk: String, _ command: String, meanwhile: (pid_t) throws -> Void
+    ) throws {
+        let davit = DavitProcess(
+            [
+                "run", "--engine", "soft", "--kernel", LinuxGuest.kernel61, "--initrd", LinuxGuest.initramfs,
+                "--cmdline", "console=ttyS0 quiet", "--memory", "256M", "--disk", disk,
+            ], through: ["strace", "-f", "--seccomp-bpf", "-qq"] + strace)
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        try meanwhile(try #require(davit.children.first))
+        davit.type(command + "; echo done $((40 + 2)); poweroff -f\n")
+        #expect(davit.waitFor("done 42", seconds: patience), "\(davit.text.suffix(1000))")
+        #expect(davit.waitForExit(seconds: 60) == 0)
+    }
+
+    /// A flush is an fdatasync but with cache=unsafe, and cache=none goes past the page cache (O_DIRECT).
+    @Test(
+        .enabled(if: Shell.canTrace, "strace cannot trace here"),
+        arguments: [("writeback", true, false), ("none", true, true), ("unsafe", false, false)])
+    func cacheModes(mode: String, isSynced: Bool, isDirect: Bool) throws {
+        let disk = try makeDisk()
+        defer { try? Shell.run("rm -rf \(disk) \(disk).d") }
+        let calls = "\(disk).d/calls"
+        try traced(
+            ["-e", "trace=fdatasync", "-o", calls], "\(disk),cache=\(mode)",
+            "mount /dev/vda /root && cat /bin/busybox >/root/copy && sync && umount /root"
+        ) { process in
+            // Flags are octal; O_DIRECT is 040000.
+            try Shell.run(
+                """
+                for file in /proc/\(process)/fd/*; do
+                    [ "$(readlink $file)" != \(disk) ] || cat /proc/\(process)/fdinfo/${file##*/}
+                done >\(disk).d/flags
+                \(isDirect ? "" : "!") grep -Eq '^flags:.*[4-7][0-7]{4}$' \(disk).d/flags
+                """)
+        }
+        try Shell.run("\(isSynced ? "" : "!") grep -q 'fdatasync.*= 0' \(calls)")
+        try Shell.run("/sbin/e2fsck -fn \(disk) >/dev/null")
+        try Shell.run("/sbin/debugfs -R 'cat copy' \(disk) 2>/dev/null | cmp - $(command -v busybox)")
+    }
+
+    /// Without io_uring, which containers often forbid, threads do the work.
+    @Test(.enabled(if: Shell.canTrace, "strace cannot trace here"), arguments: ["writeback", "none"])
+    func aHostWithoutIOUring(mode: String) throws {
+        let disk = try makeDisk()
+        defer { try? Shell.run("rm -rf \(disk) \(disk).d") }
+        try traced(
+            [
+                "-e", "trace=io_uring_setup", "-e", "inject=io_uring_setup:error=EPERM", "-o", "\(disk).d/calls",
+            ], "\(disk),cache=\(mode)",
+            "mount /dev/vda /root && cat /bin/busybox >/root/copy && umount /root && mount /dev/vda /root "
+                + "&& cmp /bin/busybox /root/copy && umount /root"
+        ) { process in
+            try Shell.run("grep -q 'io_uring_setup.*EPERM' \(disk).d/calls")
+            try Shell.run("! grep -q disk-ring /proc/\(process)/task/*/comm")
+        }
+        try Shell.run("/sbin/e2fsck -fn \(disk) >/dev/null")
+        try Shell.run("/sbin/debugfs -R 'cat copy' \(disk) 2>/dev/null | cmp - $(command -v busybox)")
+    }
+
+    /// 4 MiB at 1 MiB a second, and 150 requests at 50 a second, less what a tenth of a second gives at once; past the guest's cache.
+    @Test func limitedDisks() throws {
+        let disk = "/tmp/davit-limited-\(getpid())"
+        try Shell.run("truncate -s 16M \(disk).a \(disk).b")
+        defer { try? Shell.run("rm -f \(disk).a \(disk).b") }
+        let davit = LinuxGuest.start(
+            "--disk", "\(disk).a,format=raw,bps=1048576", "--disk", "\(disk).b,format=raw,iops=50")
+        #expect(davit.waitFor(LinuxGuest.prompt, seconds: patience))
+        for (command, seconds) in [
+            ("dd if=/dev/vda of=/dev/null iflag=direct bs=64k count=64", 3.5),
+            ("dd if=/dev/zero of=/dev/vdb oflag=direct bs=4k count=150", 2.5),
+        ] {
+            let start = ContinuousClock.now
+            davit.type("\(command) 2>/dev/null && echo moved $((40 + 2))\n")
+            #expect(davit.waitFor("moved 42", seconds: patience))
+            #expect(ContinuousClock.now - start >= .seconds(seconds), "\(command)")
+        }
+        davit.type("poweroff -f\n")
+        #expect(davit.waitForExit(seconds: 60) == 0)
+    }
 }

@@ -2,6 +2,10 @@ import Glibc
 
 /// The host's shell.
 enum Shell {
+    /// Whether strace is there and may trace what it starts.
+    static let canTrace =
+        (try? run("strace -f --seccomp-bpf -qq -e trace=io_uring_setup -o /dev/null true 2>/dev/null")) != nil
+
     struct CommandFailed: Error {
         let command: String
     }
