@@ -1,4 +1,6 @@
 import DavitTesting
+import MachineModel
+import Synchronization
 import Testing
 import VirtioQueue
 
@@ -124,6 +126,35 @@ import VirtioQueue
         #expect(isDone.isSet)
         console.room = 1000
         #expect(console.sentText == "12")
+    }
+
+    /// A channel that takes two bytes, and while it does something else happens.
+    private final class BusyChannel: ByteChannel {
+        let meanwhile = Mutex<(@Sendable () -> Void)?>(nil)
+
+        func write(_ bytes: UnsafeRawBufferPointer) -> Int {
+            meanwhile.withLock { $0 }?()
+            return min(2, bytes.count)
+        }
+        func onWritable(_ callback: (@Sendable () -> Void)?) {}
+        func onReceive(_ receiver: (@Sendable (UnsafeRawBufferPointer) -> Int)?) {}
+        func resumeReading() {}
+    }
+
+    /// 9: a reset while a chain is with the channel waits for it, and no longer.
+    @Test func aResetWhileTheChannelIsAtWork() {
+        let channel = BusyChannel()
+        let bench = DeviceBench(VirtioConsole(name: "console", ports: [.init(channel: channel)]))
+        let (isDone, wasDoneAtOnce) = (Flag(), Flag())
+        channel.meanwhile.withLock {
+            $0 = {
+                bench.device.reset { isDone.set() }
+                if isDone.isSet { wasDoneAtOnce.set() }
+            }
+        }
+        output(bench, queue: 1, "12345")
+        #expect(isDone.isSet && !wasDoneAtOnce.isSet)
+        #expect(bench.queues[1].takeUsed() == nil)
     }
 
     @Test func aQueueThatIsResetLetsGo() {

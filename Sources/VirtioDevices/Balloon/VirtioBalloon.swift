@@ -108,13 +108,13 @@ public final class VirtioBalloon: VirtioDevice {
     }
 
     public func reset(_ done: @escaping @Sendable () -> Void) {
+        queues.stop(done)
         let question = state.withLock { state in
             state.actual = 0
             state.statistics = [:]
             return state.question.take()
         }
         if question != nil { queues[Self.statisticsQueue].drop(1) }
-        queues.stop(done)
     }
 
     public func notify(queue index: Int) {
@@ -190,12 +190,15 @@ public final class VirtioBalloon: VirtioDevice {
             else { continue }
             found[tag] = value
         }
-        let former = state.withLock { state in
+        let queue = queues[Self.statisticsQueue]
+        let former = state.withLock { state -> DescriptorChain? in
             state.statistics = found
+            // A reset that has found no question here waits for this one.
+            guard queue.isActive else { return chain }
             defer { state.question = chain }
             return state.question
         }
         // A driver that makes several of them available gets the earlier ones back.
-        if let former { queues[Self.statisticsQueue].give(former, written: 0) }
+        if let former { queue.give(former, written: 0) }
     }
 }

@@ -53,7 +53,7 @@ final class ConsolePort: Sendable {
         dropOutput()
     }
 
-    /// Lets go of what the channel has refused the rest of.
+    /// Lets go of what the channel has refused the rest of; the queue has been stopped.
     func dropOutput() {
         let chain = output.withLock { output in
             output.offset = 0
@@ -93,10 +93,14 @@ final class ConsolePort: Sendable {
             guard let chain = refused ?? transmitQueue.take(limit: 1).first else { return }
             let offset = write(chain, from: refused == nil ? 0 : start)
             guard offset == chain.readableCount else {
-                output.withLock { output in
+                let isKept = output.withLock { output in
+                    // A reset that has found nothing here waits for this chain.
+                    guard transmitQueue.isActive else { return false }
                     output.chain = chain
                     output.offset = offset
+                    return true
                 }
+                if !isKept { transmitQueue.drop(1) }
                 return
             }
             transmitQueue.give(chain, written: 0)

@@ -131,8 +131,9 @@ public final class VirtioConsole: ResettableQueues {
                 state.isReady[i] = false
             }
         }
-        for port in ports { port.reset() }
+        // First nothing is taken any more, then what waits goes.
         queues.stop(done)
+        for port in ports { port.reset() }
     }
 
     public func resetQueue(_ index: Int, _ done: @escaping @Sendable () -> Void) {

@@ -198,11 +198,13 @@ public final class VirtioNet: ResettableQueues {
         for (index, chain) in chains.enumerated() {
             guard transmit(chain) else {
                 let rest = chains[index...]
-                let isActive = state.withLock { state in
-                    if state.isActive { state.waiting[pair] = Array(rest) }
-                    return state.isActive
+                let isKept = state.withLock { state in
+                    // A reset that has found nothing here waits for these.
+                    guard state.isActive, queue.isActive else { return false }
+                    state.waiting[pair] = Array(rest)
+                    return true
                 }
-                if !isActive { queue.drop(rest.count) }
+                if !isKept { queue.drop(rest.count) }
                 break
             }
             sent.append((chain, 0))
