@@ -15,7 +15,7 @@ public struct DavitCommand: ParsableCommand {
             ResumeCommand.self, RestartCommand.self, RemoveCommand.self, ListCommand.self, InspectCommand.self,
             LogsCommand.self, ConsoleVerb.self, ExecCommand.self, ShellCommand.self, CopyCommand.self,
             StatsCommand.self, RenameCommand.self, CloneCommand.self, UpCommand.self, DownCommand.self,
-            ImageCommand.self, DiskCommand.self, DoctorCommand.self, CompletionCommand.self,
+            ImageCommand.self, NetworkCommand.self, DiskCommand.self, DoctorCommand.self, CompletionCommand.self,
             VersionCommand.self,
             MachineProcess.self,
         ])

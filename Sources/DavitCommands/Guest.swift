@@ -8,6 +8,10 @@ import MachineStore
 struct Guest {
     /// How long a guest may take from its start until its agent answers, in seconds.
     private static let patience = 180
+    /// How long one that has had that time may take to answer, in seconds.
+    private static let shortPatience = 10
+    /// When those hear of the wait who do not sit at a terminal, in seconds.
+    private static let notice = 20
 
     let machine: MachineDirectory
 
@@ -27,7 +31,10 @@ struct Guest {
             )
         }
         var hasTold = false
+        var hasExplained = false
         let start = time(nil)
+        // A guest that has been up for long has an agent that answers at once, or none.
+        let end = max((machine.started.map { Int($0) } ?? start) + Self.patience, start + Self.shortPatience)
         while true {
             guard case .running = machine.status else {
                 throw StoreError(
@@ -45,9 +52,15 @@ struct Guest {
                 DavitCommand.complain("waiting for the guest's agent of machine '\(machine.name)'")
             }
             hasTold = true
-            guard time(nil) - start < Self.patience else {
+            if !hasExplained && time(nil) - start >= Self.notice {
+                DavitCommand.complain(
+                    "the guest of machine '\(machine.name)' does not answer yet; a system that 'davit image pull' has not made has no agent, and 'davit console \(machine.name)' reaches it"
+                )
+                hasExplained = true
+            }
+            guard time(nil) < end else {
                 throw StoreError(
-                    "the guest of machine '\(machine.name)' has no agent that answers; look at 'davit logs \(machine.name)'"
+                    "the guest of machine '\(machine.name)' has no agent that answers; images of 'davit image pull' have one; 'davit console \(machine.name)' reaches others, and 'davit logs \(machine.name)' says what they do"
                 )
             }
         }

@@ -66,6 +66,9 @@ struct MachineReport {
         state = control?.ask(.status) ?? "starting"
     }
 
+    /// As the guest tells them; none if it does not answer soon.
+    var addresses: [String] { state == "running" ? Guest(machine: machine).addresses : [] }
+
     var isRunning: Bool { if case .running = status { true } else { false } }
 
     var row: [String] {
@@ -89,8 +92,7 @@ struct MachineReport {
             "environment": .array(machine.configuration.environment.map(JSON.string)),
             "restart": .string(machine.configuration.restart.description), "restarts": .number(machine.restarts),
             "file": machine.configuration.file.map(JSON.string) ?? .null,
-            "addresses": .array(
-                asksGuest && state == "running" ? Guest(machine: machine).addresses.map(JSON.string) : []),
+            "addresses": .array(asksGuest ? addresses.map(JSON.string) : []),
         ])
     }
 

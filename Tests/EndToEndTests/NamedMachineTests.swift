@@ -189,6 +189,33 @@ import Testing
         #expect(inspect("linux", "state") == "exited")
     }
 
+    @Test func aGuestWithoutAgentIsNotWaitedForLong() throws {
+        #expect(davit("disk", "create", home["disk.raw"], "1M").status == 0)
+        #expect(davit("image", "import", home["disk.raw"], "bare").status == 0)
+        #expect(start("web", idle, "--network", "none", "bare").status == 0)
+        // As if it had been running for years.
+        _ = try home.file("machines/web/run.json", Array(#"{"started":1,"restarts":0}"#.utf8))
+        let begin = time(nil)
+        let (status, output) = davit("exec", "web", "true")
+        #expect(status == 125 && output.contains("has no agent that answers"), "\(output)")
+        #expect((9...20).contains(time(nil) - begin))
+    }
+
+    @Test func networksAreTheMachines() {
+        let published = ["-p", "8080:80", "-p", "127.0.0.1:5353:53/udp"]
+        #expect(davit(["create", "-n", "web", "--kernel", idle.path] + published) == (0, "web\n"))
+        #expect(davit("create", "-n", "alone", "--kernel", idle.path) == (0, "alone\n"))
+        #expect(davit("network", "list") == (0, "MACHINE   NETWORK   PORTS   ADDRESSES\n"))
+        #expect(
+            davit("network", "list", "-a").output.split(separator: "\n").last
+                == "web       user      8080->80/tcp 127.0.0.1:5353->53/udp   -")
+        #expect(
+            davit("network", "inspect", "web").output.contains(
+                #""transport":"udp","address":"127.0.0.1","host":5353,"guest":53"#))
+        #expect(davit("network", "inspect", "alone").output.contains(#""cards":[]"#))
+        #expect(davit("network", "inspect", "nosuch").status == 1)
+    }
+
     @Test func renamedAndCloned() {
         #expect(davit("create", "-n", "one", "--kernel", quick.path, "--device", "debug-exit") == (0, "one\n"))
         #expect(davit("rename", "one", "two") == (0, "two\n"))
