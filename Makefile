@@ -3,7 +3,7 @@ SWIFT ?= swift
 RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 DAVIT = .build/release/davit
 
-.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-instructions fuzz-disks kill-disks debian check-debian check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress check-share clean
+.PHONY: build oracle torture run run-kernel test bench fuzz fuzz-instructions fuzz-disks kill-disks debian check-debian check-netboot check-people check-tutorial docs bench-debian coverage format check setup packages boot-loop check-xen guest-programs stress check-share clean
 
 build: packages
 	$(RELEASE) --product davit
@@ -59,7 +59,11 @@ check-debian: debian build
 	        $$([ $$format = raw ] || echo --own-kernel) || exit 1; \
 	done
 
-# The same with fio and iperf3 on it, in Davit and in QEMU's TCG in one run.
+# Debian's network installer sees disk and network. ENGINE=kvm for the other engine; PATIENCE=n seconds (900).
+check-netboot: packages build
+	scripts/check-netboot
+
+# A Debian with fio and iperf3 on it, in Davit and in QEMU's TCG in one run.
 bench-debian: build
 	[ -s $(DEBIAN)-bench.raw ] || DAVIT_ROOT_PACKAGES=fio,iperf3 scripts/make-root-disk $(DEBIAN)-bench.raw
 	scripts/bench-debian $(DEBIAN)-bench.raw
