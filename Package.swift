@@ -84,7 +84,7 @@ let package = Package(
                 "MachineStore", "VMRuntime", "YAML",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
-            embedding: ["debian.sh"]),
+            embedding: ["debian.sh", "guest-files.sh", "root.sh"]),
 
         // Floor 5: the program.
         .executableTarget(name: "davit", dependencies: ["DavitCommands"], swiftSettings: strict),

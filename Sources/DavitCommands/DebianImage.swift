@@ -39,26 +39,38 @@ enum DebianImage {
             if try ImageCommand.users()[image.id] == nil { try store.remove(image) }
         }
         let image = try store.add(names: names) { disk in
-            let raw = disk + ".raw"
-            let status = try HostProgram.run(
-                [
-                    "sh", "-c", String(decoding: PackageResources.debian_sh, as: UTF8.self), "debian.sh", suite, raw,
-                    String(decoding: GuestSession.agent, as: UTF8.self),
-                ], inherited: lock.descriptor)
-            guard status == 0 else {
-                throw CommandFailure(
-                    status: status == ExitStatus.unavailable ? status : ExitStatus.noSuchState,
-                    description: "\(names[0]) could not be made; the lines above say why")
-            }
-            say("packing \(names[0])")
-            var options = DiskOptions()
-            options.format = .raw
-            try DiskCommand.perform { () throws(DiskError) in
-                try DiskFile.convert(raw, options, to: disk, format: .qcow2)
-            }
-            unlink(raw)
+            try make(disk, of: names[0], by: PackageResources.debian_sh, with: suite, inherited: lock.descriptor)
         }
         return withExtendedLifetime(lock) { image }
+    }
+
+    /// Makes an image of a tarball of a root file system, with Debian's kernel and the agent.
+    static func importRoot(_ tarball: String, as name: String, into store: ImageStore) throws -> StoredImage {
+        try store.add(names: [name]) { disk in
+            try make(disk, of: name, by: PackageResources.root_sh, with: tarball, inherited: nil)
+        }
+    }
+
+    /// Has a script make a raw disk of what it is given, and packs that.
+    private static func make(
+        _ disk: String, of name: String, by script: [UInt8], with source: String, inherited: Int32?
+    ) throws {
+        let raw = disk + ".raw"
+        let text = String(decoding: PackageResources.guest_files_sh + script, as: UTF8.self)
+        let agent = String(decoding: GuestSession.agent, as: UTF8.self)
+        let status = try HostProgram.run(["sh", "-c", text, "sh", source, raw, agent], inherited: inherited)
+        guard status == 0 else {
+            throw CommandFailure(
+                status: status == ExitStatus.unavailable ? status : ExitStatus.noSuchState,
+                description: "\(name) could not be made; the lines above say why")
+        }
+        say("packing \(name)")
+        var options = DiskOptions()
+        options.format = .raw
+        try DiskCommand.perform { () throws(DiskError) in
+            try DiskFile.convert(raw, options, to: disk, format: .qcow2)
+        }
+        unlink(raw)
     }
 
     private static func say(_ line: String) { DavitCommand.complain(line) }

@@ -128,16 +128,29 @@ struct ImagePullCommand: ParsableCommand {
 
 struct ImageImportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "import", abstract: "Makes an image of a disk in a file: raw, qcow2, VMDK or VHDX.")
+        commandName: "import",
+        abstract: "Makes an image of a disk in a file: raw, qcow2, VMDK, VHDX; or of a tarball of a root file system.",
+        discussion:
+            "A tarball needs systemd in it, and perl for the agent; it gets the kernel that 'davit image pull debian' has fetched."
+    )
 
-    @Option(help: "The file's format. (default: by its name and content)")
+    @Option(help: "The file's format; tar for a tarball. (default: by its name and content)")
     var format: String?
-    @Argument(help: "The disk's file.", completion: .file())
+    @Argument(help: "The disk's file, or the tarball.", completion: .file())
     var file: String
     @Argument(help: "The image's name.")
     var name: String
 
     func run() throws {
+        let isTarball =
+            format.map { $0 == "tar" }
+            ?? [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2"].contains(where: file.hasSuffix)
+        guard !isTarball else {
+            guard access(file, R_OK) == 0 else {
+                throw MachineError(.file, "'\(file)' cannot be read (\(String(cString: strerror(errno))))")
+            }
+            return print(try DebianImage.importRoot(file, as: name, into: ImageCommand.store()).id)
+        }
         var options = DiskOptions()
         options.format = try DiskCommand.format(format, "--format")
         let image = try ImageCommand.store().add(names: [name]) { disk in
