@@ -54,13 +54,13 @@ struct Guest {
             hasTold = true
             if !hasExplained && time(nil) - start >= Self.notice {
                 DavitCommand.complain(
-                    "the guest of machine '\(machine.name)' does not answer yet; a system that 'davit image pull' has not made has no agent, and 'davit console \(machine.name)' reaches it"
+                    "the guest of machine '\(machine.name)' does not answer yet; should its system have no agent, 'davit console \(machine.name)' reaches it"
                 )
                 hasExplained = true
             }
             guard time(nil) < end else {
                 throw StoreError(
-                    "the guest of machine '\(machine.name)' has no agent that answers; images of 'davit image pull' have one; 'davit console \(machine.name)' reaches others, and 'davit logs \(machine.name)' says what they do"
+                    "the guest of machine '\(machine.name)' has no agent that answers; those of 'davit image pull' and of imported tarballs have one; 'davit console \(machine.name)' reaches others, and 'davit logs \(machine.name)' says what they do"
                 )
             }
         }
